@@ -1,0 +1,1 @@
+"""What a user writes: scenarios, launchers, matrices. Frozen, checked, every field described."""

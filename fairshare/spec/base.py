@@ -1,0 +1,25 @@
+"""The common base of everything a user writes, and the quantities they write it in."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from fairshare.units import parse_bytes, parse_duration_s, parse_fraction
+
+
+class Spec(BaseModel):
+    """Frozen, and refusing what it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+Seconds = Annotated[float, BeforeValidator(parse_duration_s), Field(ge=0, allow_inf_nan=False)]
+PositiveSeconds = Annotated[
+    float, BeforeValidator(parse_duration_s), Field(gt=0, allow_inf_nan=False)
+]
+Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
+Share = Annotated[float, BeforeValidator(parse_fraction), Field(gt=0, le=1)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,47}$")]

@@ -1,0 +1,94 @@
+"""How one server process is built, started, known to be ready, and stopped."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from fairshare.spec.base import Bytes, Name, PositiveSeconds, Spec
+from fairshare.spec.scenario import Api
+
+ArgValue = bool | int | float | str | list[str | int | float] | None
+
+
+class Engine(StrEnum):
+    """Which family of server it is: decides what can be checked and asked of it."""
+
+    VLLM = "vllm"
+    TGI = "tgi"
+    SGLANG = "sglang"
+    TRANSFORMERS = "transformers"
+    VIRTUAL = "virtual"
+    EXTERNAL = "external"
+
+
+class DeviceKind(StrEnum):
+    """What kind of device a server runs on."""
+
+    CUDA = "cuda"
+    CPU = "cpu"
+    VIRTUAL = "virtual"
+
+
+class Endpoint(Spec):
+    """A server that somebody else runs."""
+
+    url: str = Field(pattern=r"^https?://[^\s]+$")
+    model: str | None = None
+    """Name to ask for; without it, the first that the server lists."""
+    api_key_env: str | None = None
+    """Environment variable that holds the key."""
+
+
+class Launcher(Spec):
+    """How one server process is started. ``{...}`` stand for values that fairshare fills in.
+
+    Placeholders: ``{python} {model} {served_model} {host} {port} {memory_bytes} {kv_bytes}
+    {cores} {threads} {slot} {run_dir}`` (``run_dir`` is private to the server and deleted).
+    """
+
+    format_version: int = Field(1, ge=1, le=1)
+    name: Name
+    description: str = ""
+    engine: Engine
+    devices: list[DeviceKind] = []
+    """Devices this launcher can be used on; the first launcher that fits is the default."""
+    python: str | None = None
+    """Interpreter in which the engine is installed."""
+    command: list[str] = []
+    """The command line, argument by argument; no shell is involved."""
+    args: dict[str, ArgValue] = {}
+    """Engine arguments: ``max_model_len: 2048`` becomes ``--max-model-len 2048``; true becomes
+    the bare flag, false its ``--no-`` form, null leaves it out."""
+    env: dict[str, str] = {}
+    """Environment variables, over an allow-list of the caller's."""
+    apis: list[Api] = [Api.COMPLETIONS]
+    """Protocols the server speaks; the first is the default."""
+    health_path: str = "/health"
+    models_path: str | None = "/v1/models"
+    metrics_path: str | None = "/metrics"
+    ready_timeout_s: PositiveSeconds = 300.0
+    stop_grace_s: PositiveSeconds = 15.0
+    """A ready server may take so long to stop by itself."""
+    api_key_env: str | None = None
+    """Variable by which the server learns the run's API key."""
+    token_id_prompts: bool = True
+    """Whether prompts may be sent as token ids (else text is made of exactly as many tokens)."""
+    continuous_usage: bool = True
+    """Whether the server understands vLLM's extra fields (token ids, usage in each chunk)."""
+    trust_remote_code: bool = False
+    kv_bytes: Bytes | None = None
+    """KV-cache bytes of a whole device; a server gets its slot's fraction."""
+    endpoints: dict[str, Endpoint] = {}
+    """For engine external: tenant name (or ``default``) to the server that serves it."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.engine is Engine.EXTERNAL:
+            if self.command:
+                raise ValueError("an external launcher starts nothing: remove command")
+        elif not self.command:
+            raise ValueError("command is missing")
+        return self

@@ -1,0 +1,50 @@
+"""Which scenarios, modes, concurrencies and repetitions a sweep runs."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from fairshare.records import Mode
+from fairshare.spec.base import Name, PositiveFloat, PositiveSeconds, Seconds, Spec
+
+
+class Matrix(Spec):
+    """A sweep: the product of its lists. Flags of the same names override it."""
+
+    format_version: int = Field(1, ge=1, le=1)
+    name: Name
+    description: str = ""
+    scenarios: list[str] = Field(min_length=1)
+    """Names or paths of scenarios."""
+    modes: list[Mode] = Field([Mode.LOGICAL, Mode.MPS, Mode.MIG], min_length=1)
+    concurrency: list[int] = []
+    """Requests in flight per closed-loop tenant; empty: the scenario's own numbers."""
+    load_scale: list[PositiveFloat] = Field([1.0], min_length=1)
+    """Factors on the rates of open-loop tenants."""
+    num_runs: int = Field(1, ge=1, le=1000)
+    """Repetitions; each is a round through all cells, in alternating direction."""
+    device: str | None = None
+    """cuda, cpu, virtual or virtual:MODEL; without it, the best that passes its preflight."""
+    launcher: str | None = None
+    """Name or path; without it, the default of the device."""
+    model: str | None = None
+    seed: int | None = Field(None, ge=0)
+    warmup_s: Seconds | None = None
+    window_s: PositiveSeconds | None = None
+    drain_s: Seconds | None = None
+
+    @model_validator(mode="after")
+    def _sensible(self) -> Self:
+        for name, values in (
+            ("modes", self.modes),
+            ("concurrency", self.concurrency),
+            ("scenarios", self.scenarios),
+            ("load_scale", self.load_scale),
+        ):
+            if len(set(values)) != len(values):
+                raise ValueError(f"{name} names something twice")
+        if bad := next((n for n in self.concurrency if not 1 <= n <= 100_000), None):
+            raise ValueError(f"concurrency {bad} is not between 1 and 100000")
+        return self
