@@ -1,3 +1,3 @@
-"""fairshare: which way of sharing this GPU between LLM tenants is fast, fair and isolated enough?"""
+"""Which way of sharing this GPU between LLM tenants is fast, fair and isolated enough?"""
 
 __version__ = "0.1.0"

@@ -25,7 +25,7 @@ def parse_bytes(text: str | int) -> int:
         raise ValueError(f"{text!r} is not a size; write it like 64M, 1.5GiB or 8GB")
     number, prefix, binary, suffix = match.groups()
     base = 1000 if prefix and suffix and not binary else 1024
-    return round(float(number) * base ** _POWERS[prefix.upper()])
+    return round(float(number) * float(base ** _POWERS[prefix.upper()]))
 
 
 def parse_duration_s(text: str | float) -> float:

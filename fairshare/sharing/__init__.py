@@ -1,1 +1,1 @@
-"""How a device is shared: plans that say what will be done, and partitioners that do and undo it."""
+"""How a device is shared: plans say what will be done, partitioners do and undo it."""
