@@ -1,0 +1,135 @@
+"""What is known of each GPU model: peaks, memory and MIG profiles, each with its source."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import yaml
+
+from fairshare.errors import SpecError
+
+MIB = 1024**2
+GIB = 1024**3
+
+
+@dataclass(frozen=True, slots=True)
+class MigProfile:
+    """One kind of GPU instance, as a row of ``nvidia-smi mig -lgip``.
+
+    ``starts`` are the memory slices at which an instance of ``memory_slices`` may begin;
+    ``engines`` are its copy, decode, encode, JPEG and optical-flow engines.
+    """
+
+    name: str
+    id: int
+    instances: int
+    memory_gib: float
+    sm_count: int
+    compute_slices: int
+    memory_slices: int
+    starts: tuple[int, ...]
+    engines: tuple[int, int, int, int, int]
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory of one instance."""
+        return round(self.memory_gib * GIB)
+
+
+@dataclass(frozen=True, slots=True)
+class GpuSpec:
+    """One GPU model. ``fp16_tflops`` is dense; ``memory_gb_s`` is 1e9 bytes per second."""
+
+    name: str
+    product: str
+    architecture: str
+    compute_capability: str
+    fp16_tflops: float
+    memory_bytes: int
+    memory_gb: float
+    memory_gb_s: float
+    sm_count: int
+    l2_mb: float
+    evidence: str
+    mig_profiles: tuple[MigProfile, ...] = ()
+    mig_memory_slices: int = 0
+    mig_compute_slices: int = 0
+    mig_toggle_needs_reset: bool = False
+
+    @property
+    def mig_capable(self) -> bool:
+        """Whether the model has MIG at all."""
+        return bool(self.mig_profiles)
+
+
+@cache
+def _table() -> dict[str, dict[str, Any]]:
+    text = resources.files("fairshare.devices").joinpath("gpus.yaml").read_text("utf-8")
+    gpus: dict[str, dict[str, Any]] = yaml.safe_load(text)["gpus"]
+    return gpus
+
+
+def gpu_names() -> tuple[str, ...]:
+    """Names that :func:`gpu_spec` knows."""
+    return tuple(_table())
+
+
+@cache
+def gpu_spec(name: str) -> GpuSpec:
+    """The GPU model of that name (``a100-40``, ``h200``, ...).
+
+    Raises:
+        SpecError: no such name; the hint lists the known ones.
+    """
+    table = _table()
+    raw = table.get(name.lower())
+    if raw is None:
+        close = difflib.get_close_matches(name.lower(), table, n=1)
+        guess = f"did you mean {close[0]}? " if close else ""
+        raise SpecError(f"there is no GPU named {name!r}", hint=f"{guess}known: {', '.join(table)}")
+    mig = raw.get("mig", {})
+    return GpuSpec(
+        name=name.lower(),
+        product=raw["product"],
+        architecture=raw["architecture"],
+        compute_capability=raw["compute_capability"],
+        fp16_tflops=raw["fp16_tflops"],
+        memory_bytes=raw["memory_mib"] * MIB,
+        memory_gb=raw["memory_gb"],
+        memory_gb_s=raw["memory_gb_s"],
+        sm_count=raw["sm_count"],
+        l2_mb=raw["l2_mb"],
+        evidence=raw["evidence"],
+        mig_profiles=tuple(_profile(row) for row in mig.get("profiles", ())),
+        mig_memory_slices=mig.get("memory_slices", 0),
+        mig_compute_slices=mig.get("compute_slices", 0),
+        mig_toggle_needs_reset=mig.get("toggle_needs_reset", False),
+    )
+
+
+def spec_of_product(product: str) -> GpuSpec | None:
+    """The model behind a product name as the driver gives it, if it is one we know."""
+    for name, raw in _table().items():
+        if any(re.search(pattern, product) for pattern in raw["match"]):
+            return gpu_spec(name)
+    return None
+
+
+def _profile(row: dict[str, Any]) -> MigProfile:
+    copy, decode, encode, jpeg, ofa = row["engines"]
+    return MigProfile(
+        name=row["name"],
+        id=row["id"],
+        instances=row["instances"],
+        memory_gib=row["memory_gib"],
+        sm_count=row["sm"],
+        compute_slices=row["compute"],
+        memory_slices=row["memory"],
+        starts=tuple(row["starts"]),
+        engines=(copy, decode, encode, jpeg, ofa),
+    )
