@@ -1,0 +1,197 @@
+"""A result folder: created once, added to cell by cell, read by everything that analyses."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import orjson
+
+from fairshare.errors import Location, ResultsError
+from fairshare.records import FORMAT_VERSION, CellResult, RequestRecord
+from fairshare.results import layout
+from fairshare.results.files import read_bytes, write_atomic, writing
+from fairshare.results.reading import read_records
+from fairshare.results.writer import CellWriter
+
+_OURS_BEFORE_THE_MATRIX = {layout.EVENTS}  # the event log may be opened first
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCell:
+    """A cell on disk. ``complete`` is false for a ``.partial`` folder."""
+
+    dir: Path
+    result: CellResult
+    complete: bool = True
+
+    def records(self) -> Iterator[RequestRecord]:
+        """The requests of the cell in the order in which they ended.
+
+        A last line cut short is passed over in a ``.partial`` folder.
+
+        Raises:
+            ResultsError: a damaged line, with file and line.
+        """
+        return read_records(self.dir / layout.REQUESTS, complete=self.complete)
+
+
+class ResultStore:
+    """The folder of one matrix run."""
+
+    def __init__(self, directory: Path, matrix: dict[str, Any]) -> None:
+        self.dir = directory
+        self.matrix = matrix
+        self.cells_dir = directory / layout.CELLS
+
+    @classmethod
+    def create(cls, directory: Path, matrix: dict[str, Any]) -> Self:
+        """Start a result folder with ``matrix.json``.
+
+        Raises:
+            ResultsError: the folder holds something already, or cannot be written.
+        """
+        if (directory / layout.MATRIX).exists():
+            raise ResultsError(
+                f"{directory} holds the results of an earlier run",
+                hint="continue it with --resume, or choose another --output-dir",
+            )
+        with writing(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+            foreign = {path.name for path in directory.iterdir()} - _OURS_BEFORE_THE_MATRIX
+        if foreign:
+            raise ResultsError(
+                f"{directory} holds files that are not results ({min(foreign)!r}, ...)",
+                hint="choose a new or empty --output-dir",
+            )
+        store = cls(directory, {})
+        with writing(store.cells_dir):
+            store.cells_dir.mkdir()
+        store.save_matrix(matrix)
+        return store
+
+    @classmethod
+    def open(cls, directory: Path) -> Self:
+        """Open a result folder that exists.
+
+        Raises:
+            ResultsError: it is missing, no result folder, damaged, or of another format version.
+        """
+        if not directory.is_dir():
+            raise ResultsError(
+                f"result folder {directory} does not exist",
+                hint="give the folder that `fairshare matrix` printed",
+            )
+        path = directory / layout.MATRIX
+        if not path.is_file():
+            raise ResultsError(
+                f"{directory} is not a result folder: it has no {layout.MATRIX}",
+                hint="give the folder that `fairshare matrix` printed",
+            )
+        matrix = _read_object(path)
+        if matrix.get("format_version") != FORMAT_VERSION:
+            raise ResultsError(
+                f"format version {matrix.get('format_version')!r}; "
+                f"this program reads {FORMAT_VERSION}",
+                where=Location(path),
+                hint="read it with the version of fairshare that wrote it",
+            )
+        return cls(directory, matrix)
+
+    def save_matrix(self, matrix: dict[str, Any]) -> None:
+        """Replace ``matrix.json`` atomically; the format version is added."""
+        self.matrix = {"format_version": FORMAT_VERSION, **matrix}
+        data = orjson.dumps(
+            self.matrix, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+        )
+        write_atomic(self.dir / layout.MATRIX, data)
+
+    def begin_cell(self, cell_id: str) -> CellWriter:
+        """Start a cell; what a killed run left of it is removed."""
+        self._recover(self.cells_dir / layout.cell_folder(cell_id))
+        return CellWriter(self.cells_dir / layout.cell_folder(cell_id))
+
+    def cells(self) -> list[StoredCell]:
+        """All cells that have a ``cell.json``, by folder name.
+
+        Of a cell that was given up and later completed, the complete one counts.
+
+        Raises:
+            ResultsError: a damaged ``cell.json``.
+        """
+        return [
+            StoredCell(folder, _read_result(folder / layout.CELL), _is_complete(folder))
+            for folder in self._folders()
+            if (folder / layout.CELL).is_file()
+        ]
+
+    def killed(self) -> list[str]:
+        """Names of cells that a killed run left without any ``cell.json``."""
+        return [
+            folder.name.removesuffix(layout.PARTIAL)
+            for folder in self._folders()
+            if not (folder / layout.CELL).is_file()
+        ]
+
+    def _folders(self) -> list[Path]:
+        """One folder per cell; reading never changes anything, another run may be writing."""
+        if not self.cells_dir.is_dir():
+            return []
+        best: dict[str, Path] = {}
+        # A complete cell sorts before its .partial, and that before its .replaced.
+        for path in sorted(path for path in self.cells_dir.iterdir() if path.is_dir()):
+            name = _final_name(path.name)
+            if name not in best or (
+                path.name.endswith(layout.REPLACED) and best[name].name != name
+            ):
+                best[name] = path
+        return [best[name] for name in sorted(best)]
+
+    @staticmethod
+    def _recover(final_dir: Path) -> None:
+        """Undo or complete a replacement that was cut off between its two renames."""
+        replaced = final_dir.with_name(final_dir.name + layout.REPLACED)
+        if not replaced.is_dir():
+            return
+        with writing(final_dir):
+            if final_dir.exists():
+                shutil.rmtree(replaced)
+            else:
+                replaced.rename(final_dir)
+
+
+def _final_name(name: str) -> str:
+    return name.removesuffix(layout.PARTIAL).removesuffix(layout.REPLACED)
+
+
+def _is_complete(folder: Path) -> bool:
+    return not folder.name.endswith(layout.PARTIAL)
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        loaded = orjson.loads(read_bytes(path))
+    except orjson.JSONDecodeError as error:
+        raise ResultsError(f"damaged: {error}", where=Location(path)) from error
+    if not isinstance(loaded, dict):
+        raise ResultsError("damaged: not a JSON object", where=Location(path))
+    return loaded
+
+
+def _read_result(path: Path) -> CellResult:
+    raw = _read_object(path)
+    try:
+        result = CellResult.from_mapping(raw)
+        _check_tenants(result)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ResultsError(f"damaged: {error}", where=Location(path)) from error
+    return result
+
+
+def _check_tenants(result: CellResult) -> None:
+    for tenant in result.tenants:
+        if not isinstance(tenant["name"], str):
+            raise TypeError("the name of a tenant is not text")
