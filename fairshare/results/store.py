@@ -142,12 +142,11 @@ class ResultStore:
             return []
         best: dict[str, Path] = {}
         # A complete cell sorts before its .partial, and that before its .replaced.
-        for path in sorted(path for path in self.cells_dir.iterdir() if path.is_dir()):
-            name = _final_name(path.name)
-            if name not in best or (
-                path.name.endswith(layout.REPLACED) and best[name].name != name
-            ):
-                best[name] = path
+        for folder in sorted(path for path in self.cells_dir.iterdir() if path.is_dir()):
+            name = _final_name(folder.name)
+            whole = folder.name.endswith(layout.REPLACED)
+            if name not in best or (whole and best[name].name != name):
+                best[name] = folder
         return [best[name] for name in sorted(best)]
 
     @staticmethod
