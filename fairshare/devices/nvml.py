@@ -1,0 +1,226 @@
+"""NVIDIA GPUs as NVML tells of them. The only importer of ``pynvml``.
+
+An initialised NVML counts as a client of the GPU and can block a change of MIG mode, so every
+session here is short, except a sampler's, which lives for one measured window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from fairshare.devices.constants import spec_of_product
+
+T = TypeVar("T")
+
+_ARCHITECTURES = {  # by major and minor compute capability
+    (7, 0): "volta",
+    (7, 5): "turing",
+    (8, 0): "ampere",
+    (8, 6): "ampere",
+    (8, 9): "ada",
+    (9, 0): "hopper",
+    (10, 0): "blackwell",
+    (12, 0): "blackwell",
+}
+_CORES_PER_SM = {(7, 0): 64, (7, 5): 64, (8, 0): 64}  # 128 since
+
+
+class NvmlUnavailableError(Exception):
+    """NVML cannot be used here; the message is the reason, for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class GpuProcess:
+    """A process that has a compute context on a GPU."""
+
+    pid: int
+    memory_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU of this machine. What NVML does not say is None."""
+
+    index: int
+    uuid: str
+    name: str
+    memory_bytes: int
+    driver: str | None
+    sm_count: int | None
+    architecture: str | None
+    mig_capable: bool
+    mig_enabled: bool | None
+    processes: tuple[GpuProcess, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GpuSample:
+    """One reading; utilisations are fractions, absent values None (never zero)."""
+
+    gpu_utilisation: float | None = None
+    memory_utilisation: float | None = None
+    memory_used_bytes: int | None = None
+    power_w: float | None = None
+    temperature_c: float | None = None
+    sm_clock_mhz: float | None = None
+    memory_clock_mhz: float | None = None
+
+
+@contextmanager
+def _session() -> Iterator[Any]:
+    """An initialised ``pynvml``.
+
+    Raises:
+        NvmlUnavailableError: no library, no driver, or NVML refuses.
+    """
+    nvml = _start()
+    try:
+        yield nvml
+    finally:
+        nvml.nvmlShutdown()
+
+
+def _start() -> Any:
+    try:
+        import pynvml  # noqa: PLC0415 - lazy: most runs never need it
+    except ImportError:
+        raise NvmlUnavailableError("the Python package nvidia-ml-py is not installed") from None
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError_LibraryNotFound:
+        raise NvmlUnavailableError("no NVIDIA driver: libnvidia-ml.so was not found") from None
+    except pynvml.NVMLError_DriverNotLoaded:
+        raise NvmlUnavailableError("the NVIDIA driver is not loaded") from None
+    except pynvml.NVMLError as error:
+        raise NvmlUnavailableError(f"NVML does not start: {error}") from None
+    return pynvml
+
+
+def list_gpus() -> list[Gpu]:
+    """Every GPU of this machine, with the compute processes on it.
+
+    Raises:
+        NvmlUnavailableError: there is no usable NVML, and why.
+    """
+    with _session() as nvml:
+        driver = _optional(nvml, nvml.nvmlSystemGetDriverVersion)
+        handles = [
+            (index, _optional(nvml, partial(nvml.nvmlDeviceGetHandleByIndex, index)))
+            for index in range(nvml.nvmlDeviceGetCount())
+        ]
+        return [
+            _gpu(nvml, index, handle, driver) for index, handle in handles if handle is not None
+        ]
+
+
+def compute_processes(uuid: str) -> list[GpuProcess]:
+    """Processes with a compute context on the GPU, its MIG devices included.
+
+    Raises:
+        NvmlUnavailableError: there is no usable NVML or no such GPU.
+    """
+    with _session() as nvml:
+        handle = _handle(nvml, uuid)
+        return list(_processes(nvml, handle))
+
+
+class NvmlSampler:
+    """Reads one GPU's counters; holds NVML open until closed."""
+
+    def __init__(self, uuid: str) -> None:
+        """Open NVML for the GPU.
+
+        Raises:
+            NvmlUnavailableError: there is no usable NVML or no such GPU.
+        """
+        self._nvml = _start()
+        try:
+            self._handle = _handle(self._nvml, uuid)
+        except NvmlUnavailableError:
+            self._nvml.nvmlShutdown()
+            raise
+
+    def sample(self) -> GpuSample | None:
+        """What the GPU says now; None if it says nothing at all."""
+        nvml, gpu = self._nvml, self._handle
+
+        def read(query: Callable[[], T]) -> T | None:
+            return _optional(nvml, query)
+
+        rates = read(lambda: nvml.nvmlDeviceGetUtilizationRates(gpu))
+        memory = read(lambda: nvml.nvmlDeviceGetMemoryInfo(gpu))
+        milliwatts = read(lambda: nvml.nvmlDeviceGetPowerUsage(gpu))
+        sample = GpuSample(
+            gpu_utilisation=None if rates is None else rates.gpu / 100,
+            memory_utilisation=None if rates is None else rates.memory / 100,
+            memory_used_bytes=None if memory is None else int(memory.used),
+            power_w=None if milliwatts is None else milliwatts / 1000,
+            temperature_c=read(
+                lambda: nvml.nvmlDeviceGetTemperature(gpu, nvml.NVML_TEMPERATURE_GPU)
+            ),
+            sm_clock_mhz=read(lambda: nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_SM)),
+            memory_clock_mhz=read(lambda: nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_MEM)),
+        )
+        return None if sample == GpuSample() else sample
+
+    def close(self) -> None:
+        """Let go of the GPU."""
+        self._nvml.nvmlShutdown()
+
+
+def _handle(nvml: Any, uuid: str) -> Any:
+    try:
+        return nvml.nvmlDeviceGetHandleByUUID(uuid)
+    except nvml.NVMLError as error:
+        raise NvmlUnavailableError(f"NVML does not know the GPU {uuid}: {error}") from None
+
+
+def _gpu(nvml: Any, index: int, handle: Any, driver: str | None) -> Gpu:
+    name = str(nvml.nvmlDeviceGetName(handle))
+    spec = spec_of_product(name)
+    capability = _optional(nvml, lambda: nvml.nvmlDeviceGetCudaComputeCapability(handle))
+    mig = _optional(nvml, lambda: nvml.nvmlDeviceGetMigMode(handle))
+    cores = _optional(nvml, lambda: nvml.nvmlDeviceGetNumGpuCores(handle))
+    sm_count = spec.sm_count if spec else None
+    if cores and capability:
+        sm_count = cores // _CORES_PER_SM.get(tuple(capability), 128)
+    return Gpu(
+        index=index,
+        uuid=str(nvml.nvmlDeviceGetUUID(handle)),
+        name=name,
+        memory_bytes=int(nvml.nvmlDeviceGetMemoryInfo(handle).total),
+        driver=driver,
+        sm_count=sm_count,
+        architecture=_ARCHITECTURES.get(tuple(capability)) if capability else None,
+        mig_capable=mig is not None,
+        mig_enabled=None if mig is None else bool(mig[0]),
+        processes=tuple(_processes(nvml, handle)),
+    )
+
+
+def _processes(nvml: Any, handle: Any) -> Iterator[GpuProcess]:
+    """Compute processes; on a GPU in MIG mode they are listed per MIG device."""
+    handles = [handle]
+    for index in range(_optional(nvml, lambda: nvml.nvmlDeviceGetMaxMigDeviceCount(handle)) or 0):
+        mig = _optional(nvml, partial(nvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, index))
+        if mig is not None:
+            handles.append(mig)
+    seen: set[int] = set()
+    for device in handles:
+        running = _optional(nvml, partial(nvml.nvmlDeviceGetComputeRunningProcesses, device))
+        for process in running or ():
+            if process.pid not in seen:
+                seen.add(process.pid)
+                yield GpuProcess(process.pid, process.usedGpuMemory)
+
+
+def _optional(nvml: Any, query: Callable[[], T]) -> T | None:
+    """What NVML answers, or None where this GPU or driver has no answer."""
+    try:
+        return query()
+    except nvml.NVMLError:
+        return None

@@ -1,0 +1,123 @@
+"""What the machine did while a cell ran: ``gpu.csv`` and ``host.csv``.
+
+Times are seconds since the cell's epoch (``time.monotonic_ns``). An absent value is empty.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import astuple, fields
+from pathlib import Path
+from typing import Protocol
+
+from fairshare.devices.device import Device
+from fairshare.devices.host import HostReader
+from fairshare.devices.nvml import GpuSample, NvmlSampler, NvmlUnavailableError
+from fairshare.spec.launcher import DeviceKind
+from fairshare.units import NS_PER_S
+
+GPU_COLUMNS = ("t_s", *(f.name for f in fields(GpuSample)))
+HOST_COLUMNS = ("t_s", "server", "cpu_percent", "rss_bytes")
+
+Row = tuple[float | int | str | None, ...]
+
+
+class GpuSampler(Protocol):
+    """Something that can be asked how a GPU does, real or simulated."""
+
+    def sample(self) -> GpuSample | None:
+        """What the GPU says now; None if it says nothing."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the GPU."""
+        ...
+
+
+def gpu_sampler(device: Device) -> tuple[GpuSampler | None, str | None]:
+    """NVML's sampler of a device, or None and the reason why there is none."""
+    if device.kind is not DeviceKind.CUDA:
+        return None, f"the device is {device.id}, which NVML does not know"
+    try:
+        return NvmlSampler(device.id), None
+    except NvmlUnavailableError as error:
+        return None, str(error)
+
+
+@asynccontextmanager
+async def record_gpu(
+    sampler: GpuSampler | None, path: Path, epoch_ns: int, interval_s: float
+) -> AsyncIterator[str | None]:
+    """Sample into ``path`` until the block ends; closes the sampler.
+
+    Yields the reason why nothing is recorded (no file is written then), else None.
+    """
+    if sampler is None:
+        yield "there is no GPU to sample"
+        return
+
+    def rows() -> list[Row]:
+        taken = sampler.sample()
+        return [] if taken is None else [astuple(taken)]
+
+    try:
+        if not await asyncio.to_thread(rows):
+            yield "the GPU answers none of the queries"
+            return
+        async with _recording(path, GPU_COLUMNS, rows, epoch_ns, interval_s):
+            yield None
+    finally:
+        sampler.close()
+
+
+@asynccontextmanager
+async def record_hosts(
+    servers: Mapping[str, Callable[[], list[int]]], path: Path, epoch_ns: int, interval_s: float
+) -> AsyncIterator[None]:
+    """Record CPU and memory of each server's process tree and of the whole machine.
+
+    ``cpu_percent`` is of one core; the machine's rows are called ``(machine)`` and their
+    ``rss_bytes`` is all memory that is not available.
+    """
+    reader = HostReader(servers)
+    async with _recording(path, HOST_COLUMNS, reader.rows, epoch_ns, interval_s):
+        yield
+
+
+@asynccontextmanager
+async def _recording(
+    path: Path,
+    columns: tuple[str, ...],
+    read: Callable[[], list[Row]],
+    epoch_ns: int,
+    interval_s: float,
+) -> AsyncIterator[None]:
+    """Write ``read()`` every interval, read in a thread so that the event loop never waits."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+
+        async def once() -> None:
+            t_s = round((time.monotonic_ns() - epoch_ns) / NS_PER_S, 6)
+            for row in await asyncio.to_thread(read):
+                writer.writerow((t_s, *("" if value is None else value for value in row)))
+            file.flush()
+
+        async def forever() -> None:
+            due = time.monotonic()
+            while True:
+                await once()
+                due = max(due + interval_s, time.monotonic())
+                await asyncio.sleep(due - time.monotonic())
+
+        task = asyncio.create_task(forever(), name=f"record {path.name}")
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
