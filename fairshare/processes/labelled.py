@@ -1,0 +1,66 @@
+"""Find our processes by the label in their environment.
+
+A server's engine may leave its parent, its group and its session, and rename itself; what it keeps
+is the environment it was started with. setproctitle writes over that memory unless ``SPT_NOENV``
+is set (its documentation, section "Environment variables"), so children get that as well.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from fairshare.processes.identity import ProcessIdentity, identify
+from fairshare.processes.table import all_pids
+
+RUN_LABEL = "FAIRSHARE_RUN"
+SLOT_LABEL = "FAIRSHARE_SLOT"
+OWNER_LABEL = "FAIRSHARE_OWNER"
+KEEP_ENVIRONMENT = "SPT_NOENV"
+LABELS = (RUN_LABEL, SLOT_LABEL, OWNER_LABEL)
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    """The environment a process was started with; empty if it is gone or not ours to read."""
+    try:
+        raw = (Path("/proc") / str(pid) / "environ").read_bytes()
+    except OSError:
+        return {}
+    pairs = (entry.partition(b"=") for entry in raw.split(b"\0") if b"=" in entry)
+    return {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
+
+
+def labels() -> dict[ProcessIdentity, dict[str, str]]:
+    """The labels of every running process that carries ours, this process left out."""
+    found: dict[ProcessIdentity, dict[str, str]] = {}
+    for pid in all_pids():
+        if pid == os.getpid():
+            continue
+        identity = identify(pid)
+        environment = environment_of(pid)
+        if RUN_LABEL in environment and identity is not None and identity.alive():
+            found[identity] = {k: v for k, v in environment.items() if k in LABELS}
+    return found
+
+
+def labelled(run_id: str | None = None, slot: str | None = None) -> list[ProcessIdentity]:
+    """Running processes that carry the label, of one run (and of one slot of it) if named."""
+    return [
+        identity
+        for identity, carried in labels().items()
+        if run_id in (None, carried[RUN_LABEL]) and slot in (None, carried.get(SLOT_LABEL))
+    ]
+
+
+def owner_label(owner: ProcessIdentity) -> str:
+    """The value of the label that names a run's owner."""
+    return f"{owner.pid}:{owner.start_ticks}:{owner.boot_id}"
+
+
+def owner_of(carried: Mapping[str, str]) -> ProcessIdentity | None:
+    """The run's owner as a process's labels name it; None where they do not."""
+    parts = carried.get(OWNER_LABEL, "").split(":")
+    if len(parts) != 3 or not (parts[0].isdigit() and parts[1].isdigit()):
+        return None
+    return ProcessIdentity(int(parts[0]), int(parts[1]), parts[2])

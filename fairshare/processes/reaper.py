@@ -1,0 +1,70 @@
+"""The process that outlives a killed run by a few seconds and cleans up after it.
+
+Started by the run as ``python -m fairshare.processes.reaper``, in a session of its own, holding
+the read end of a pipe whose write end only the run has. A byte on the pipe: the run has cleaned
+up, nothing is to be done. The end of the pipe without one, or the end of the owner: the run died.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import time
+from pathlib import Path
+
+from fairshare.processes.identity import ProcessIdentity, boot_id
+from fairshare.processes.journal import Journal
+from fairshare.processes.recovery import recover
+
+FINISHED = b"\0"
+READY = b"r"
+_LOCK_WAIT_S = 5.0
+
+
+def main(arguments: list[str]) -> int:
+    """Wait for the end of the run, then clean up if the run did not do so itself."""
+    journal_path, owner_pid, owner_ticks, pipe = arguments
+    owner = ProcessIdentity(int(owner_pid), int(owner_ticks), boot_id())
+    # It lives exactly as long as its owner: what asks the owner to go must not end it first.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
+    os.write(sys.stdout.fileno(), READY)
+    os.close(sys.stdout.fileno())
+    if finished_cleanly(int(pipe), owner):
+        return 0
+    return clean_up(Path(journal_path))
+
+
+def finished_cleanly(pipe: int, owner: ProcessIdentity) -> bool:
+    """Block until the run has ended; whether it had cleaned up."""
+    poller = select.poll()
+    poller.register(pipe, select.POLLIN)
+    owner_descriptor = owner.open()
+    if owner_descriptor is not None:
+        poller.register(owner_descriptor, select.POLLIN)
+        poller.poll()
+    os.set_blocking(pipe, False)
+    try:
+        return os.read(pipe, 1) == FINISHED
+    except BlockingIOError:
+        # The owner is gone although somebody it forked still holds the pipe.
+        return False
+
+
+def clean_up(path: Path) -> int:
+    """Clean up after a dead run unless somebody else does so already."""
+    deadline_s = time.monotonic() + _LOCK_WAIT_S
+    while (journal := Journal.lock(path)) is None:
+        if not path.exists() or time.monotonic() > deadline_s:
+            return 0
+        time.sleep(0.02)
+    state = journal.state()
+    if state is None:
+        return 1
+    return 0 if recover(journal, state).complete else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,141 @@
+"""Clean up after one run, from its journal: the same steps at its end, after its death, and later.
+
+Order: end its processes, undo its changes (the last first), remove its private folder and its
+shared memory. The caller holds the journal's lock, so that no two do it at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import shutil
+import stat
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fairshare.processes.ending import end_all, reap
+from fairshare.processes.identity import ProcessIdentity, identity_of
+from fairshare.processes.journal import Journal, JournalState, Step
+from fairshare.processes.labelled import LABELS, labelled
+from fairshare.processes.segments import SHM, held_by, remove_unheld
+from fairshare.processes.table import snapshot, with_descendants
+
+GRACE_S = 2.0
+_UNDO_TIMEOUT_S = 60.0
+MARKER = ".fairshare-run"
+
+
+@dataclass(slots=True)
+class Recovery:
+    """What was found and done; ``failed`` and ``survivors`` are empty when nothing is left."""
+
+    ended: dict[ProcessIdentity, str] = field(default_factory=dict)
+    survivors: list[ProcessIdentity] = field(default_factory=list)
+    undone: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing of the run is left."""
+        return not self.failed and not self.survivors
+
+
+def members(run_id: str, leaders: Iterable[ProcessIdentity]) -> dict[ProcessIdentity, str]:
+    """A run's processes and their names: labelled, in a session of its leaders, or below those.
+
+    A session counts only while its leader lives, since only then is its number certainly ours.
+    """
+    table = snapshot()
+    sessions = {leader.pid for leader in leaders if leader.alive()}
+    roots = {identity.pid for identity in labelled(run_id)}
+    roots |= {row.pid for row in table.values() if row.session in sessions}
+    ours = with_descendants(table, roots) - {os.getpid()}
+    return {identity_of(table[pid]): table[pid].name for pid in ours if not table[pid].ended}
+
+
+def recover(journal: Journal, state: JournalState, grace_s: float = GRACE_S) -> Recovery:
+    """Do all that is left to do for a run; blocks. The journal stays where something failed."""
+    result = Recovery()
+    segments = set(state.segments)
+    run_id = state.header.run_id
+
+    def find() -> list[ProcessIdentity]:
+        found = members(run_id, state.processes)
+        result.ended.update(found)
+        held = held_by(identity.pid for identity in found)
+        segments.update(held - state.header.segments_before)
+        return list(found)
+
+    result.survivors = end_all(find, grace_s, lambda _event, _identities: None)
+    reap(identity.pid for identity in result.ended if identity not in state.processes)
+    for step in sorted(state.pending.values(), key=lambda step: -step.number):
+        _undo(journal, step, result)
+    _remove_private_dir(state.header.private_dir, run_id, result)
+    result.removed += [str(SHM / name) for name in remove_unheld(segments)]
+    for survivor in result.survivors:
+        result.ended.pop(survivor, None)
+    if result.complete:
+        journal.remove()
+    return result
+
+
+def _undo(journal: Journal, step: Step, result: Recovery) -> None:
+    for index in range(step.commands_undone, len(step.undo)):
+        problem = _run(step.undo[index], step.env)
+        if problem is not None:
+            result.failed.append(f"{step.name}: {shlex.join(step.undo[index])}: {problem}")
+            return
+        journal.undone(step.number, index + 1)
+    journal.done(step.number)
+    if step.undo:
+        result.undone.append(step.name)
+
+
+def _run(argv: list[str], env: Mapping[str, str]) -> str | None:
+    """Run one undo command outside the run; return what went wrong, None if nothing did."""
+    own = {name: value for name, value in os.environ.items() if name not in LABELS}
+    try:
+        done = subprocess.run(
+            argv,
+            env=own | dict(env),
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=_UNDO_TIMEOUT_S,
+            start_new_session=True,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    if done.returncode == 0:
+        return None
+    last = done.stdout.decode(errors="replace").strip().splitlines()[-1:]
+    return f"exit code {done.returncode}{''.join(f': {line}' for line in last)}"
+
+
+def _remove_private_dir(folder: Path, run_id: str, result: Recovery) -> None:
+    try:
+        status = folder.lstat()
+    except FileNotFoundError:
+        return
+    ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+    if not ours or not _is_marked(folder, run_id):
+        result.failed.append(f"{folder} is not the folder this run made; it was left alone")
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        result.failed.append(f"{folder} could not be removed")
+    else:
+        result.removed.append(str(folder))
+
+
+def _is_marked(folder: Path, run_id: str) -> bool:
+    """Whether the folder carries the run's mark, or died before it got one."""
+    with contextlib.suppress(FileNotFoundError):
+        return (folder / MARKER).read_text(encoding="ascii") == run_id
+    return not any(folder.iterdir())

@@ -1,0 +1,199 @@
+"""One run's private folder, journal and label; at its end nothing of the run is left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import re
+import secrets
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fairshare.errors import FairshareError
+from fairshare.events import EventLog
+from fairshare.processes.identity import ProcessIdentity, identify
+from fairshare.processes.journal import Journal, JournalState, RunHeader
+from fairshare.processes.labelled import (
+    KEEP_ENVIRONMENT,
+    LABELS,
+    OWNER_LABEL,
+    RUN_LABEL,
+    owner_label,
+)
+from fairshare.processes.linux import set_child_subreaper
+from fairshare.processes.reaper import FINISHED, READY
+from fairshare.processes.recovery import MARKER, Recovery, recover
+from fairshare.processes.segments import existing
+
+_PACKAGE_PARENT = Path(__file__).resolve().parents[2]
+_SHORT_NAME = re.compile(r"[A-Za-z0-9_-]{1,24}")
+# A UNIX socket's path has 107 bytes at most; a server adds a UUID and more below its folder.
+_LONGEST_TMPDIR = 32
+_WATCHERS_WAIT_S = 5.0
+
+
+class RunScope:
+    """What belongs to one run: made by `run_scope`, handed to whatever starts something."""
+
+    def __init__(self, header: RunHeader, journal: Journal, events: EventLog) -> None:
+        self.run_id = header.run_id
+        self.private_dir = header.private_dir
+        self.journal = journal
+        self.events = events
+        self.header = header
+        self._slot_dirs: dict[str, Path] = {}
+        self._serials = itertools.count(1)
+        self._watchers: set[asyncio.Task[None]] = set()
+
+    def slot_dir(self, name: str) -> Path:
+        """The private folder (0700) of one slot, always the same; short enough for sockets."""
+        if name not in self._slot_dirs:
+            short = name if _SHORT_NAME.fullmatch(name) else f"s{len(self._slot_dirs)}"
+            path = self.private_dir / short
+            path.mkdir(mode=0o700, exist_ok=True)
+            self._slot_dirs[name] = path
+        return self._slot_dirs[name]
+
+    def child_env(self) -> dict[str, str]:
+        """The label that every process of this run carries in its environment."""
+        return {
+            RUN_LABEL: self.run_id,
+            OWNER_LABEL: owner_label(self.header.owner),
+            KEEP_ENVIRONMENT: "1",
+        }
+
+    def next_serial(self) -> int:
+        """A number that no other process of this run got."""
+        return next(self._serials)
+
+    def watch(self, watcher: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a coroutine beside the run; the end of the run waits for it."""
+        task = asyncio.create_task(watcher)
+        self._watchers.add(task)
+        task.add_done_callback(self._watchers.discard)
+        return task
+
+    async def wait_watchers(self) -> None:
+        """Let the watchers see the last exits."""
+        if self._watchers:
+            await asyncio.wait(set(self._watchers), timeout=_WATCHERS_WAIT_S)
+        for task in set(self._watchers):
+            task.cancel()
+
+
+@asynccontextmanager
+async def run_scope(events: EventLog) -> AsyncIterator[RunScope]:
+    """Everything of a run between its first change and its last clean-up.
+
+    On exit, whatever the reason, every process that carries the run's label is ended, changes that
+    are still open in the journal are undone, and the private folder, our shared memory and the
+    journal are removed. Should this process be killed, its reaper does so within seconds.
+
+    Raises:
+        FairshareError: the state folder or the folder for temporary files cannot be written.
+    """
+    header = _header()
+    journal = Journal.create(header)
+    was_subreaper = set_child_subreaper(True)
+    pipe: int | None = None
+    reaper: subprocess.Popen[bytes] | None = None
+    scope = RunScope(header, journal, events)
+    try:
+        reaper, pipe = _start_reaper(journal.path, header.owner)
+        header.private_dir.mkdir(mode=0o700)
+        (header.private_dir / MARKER).write_text(header.run_id, encoding="ascii")
+        events.emit("run.opened", run_id=header.run_id, private_dir=str(header.private_dir))
+        yield scope
+    finally:
+        await _close(scope)
+        set_child_subreaper(was_subreaper)
+        if pipe is not None and reaper is not None:
+            _dismiss(reaper, pipe)
+
+
+async def _close(scope: RunScope) -> None:
+    state = scope.journal.state()
+    if state is None:
+        scope.events.emit("run.journal_lost", path=str(scope.journal.path))
+        state = JournalState(scope.header)
+    result = await asyncio.to_thread(recover, scope.journal, state)
+    await scope.wait_watchers()
+    scope.journal.close()
+    _report(scope.events, result)
+    scope.events.emit("run.closed", run_id=scope.run_id, complete=result.complete)
+
+
+def _report(events: EventLog, result: Recovery) -> None:
+    for identity, name in result.ended.items():
+        events.emit("process.leftover", pid=identity.pid, name=name, ended=True)
+    for identity in result.survivors:
+        events.emit("process.leftover", pid=identity.pid, ended=False)
+    for step in result.undone:
+        events.emit("run.undone", step=step)
+    for problem in result.failed:
+        events.emit("run.not_undone", problem=problem)
+    for path in result.removed:
+        events.emit("run.removed", path=path)
+
+
+def _header() -> RunHeader:
+    owner = identify(os.getpid())
+    if owner is None:
+        raise FairshareError("/proc does not show this process; is it mounted?")
+    base = tempfile.gettempdir()
+    if len(base) > _LONGEST_TMPDIR:
+        base = "/tmp"  # noqa: S108 - a private folder of random name is made below it
+    suffix = secrets.token_hex(4)
+    return RunHeader(
+        run_id=f"{time.strftime('%Y%m%d-%H%M')}-{secrets.token_hex(3)}",
+        owner=owner,
+        host=os.uname().nodename,
+        private_dir=Path(base) / f"fs-{suffix}",
+        segments_before=frozenset(existing()),
+    )
+
+
+def _start_reaper(journal: Path, owner: ProcessIdentity) -> tuple[subprocess.Popen[bytes], int]:
+    """Start the reaper and wait until it watches; return it and our end of its pipe."""
+    read_end, write_end = os.pipe()
+    env = {name: value for name, value in os.environ.items() if name not in LABELS}
+    env["PYTHONPATH"] = str(_PACKAGE_PARENT)
+    arguments = [str(journal), str(owner.pid), str(owner.start_ticks), str(read_end)]
+    try:
+        reaper = subprocess.Popen(
+            [sys.executable, "-SPm", "fairshare.processes.reaper", *arguments],
+            env=env,
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            pass_fds=[read_end],
+            start_new_session=True,
+        )
+    except BaseException:
+        os.close(write_end)
+        raise
+    finally:
+        os.close(read_end)
+    with reaper.stdout or contextlib.nullcontext() as output:
+        if output is None or output.read(1) != READY:
+            os.close(write_end)
+            raise FairshareError("the process that cleans up after a killed run did not start")
+    return reaper, write_end
+
+
+def _dismiss(reaper: subprocess.Popen[bytes], pipe: int) -> None:
+    """Tell the reaper that nothing is left to do, and see it off."""
+    with contextlib.suppress(BrokenPipeError):
+        os.write(pipe, FINISHED)
+    os.close(pipe)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        reaper.wait(timeout=_WATCHERS_WAIT_S)
