@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -63,18 +64,33 @@ class LognormalLength(Spec):
 
 
 class QuantileLength(Spec):
-    """Piecewise linear through measured quantiles: ``values[i]`` at probability ``i/(n-1)``."""
+    """Piecewise linear through measured quantiles: ``values[i]`` at probability ``at[i]``."""
 
     kind: Literal["quantiles"] = "quantiles"
     values: list[int] = Field(min_length=2)
+    at: list[float] | None = None
+    """Probabilities of the values, rising from 0 to 1; without them, equally spaced."""
 
     @model_validator(mode="after")
     def _rising(self) -> Self:
-        if any(b < a for a, b in zip(self.values, self.values[1:], strict=False)):
+        if any(b < a for a, b in pairwise(self.values)):
             raise ValueError("values must not fall")
         if self.values[0] < 1 or self.values[-1] > MAX_TOKENS:
             raise ValueError(f"values must lie between 1 and {MAX_TOKENS}")
+        at = self.probabilities
+        if len(at) != len(self.values):
+            raise ValueError(f"{len(self.values)} values but {len(at)} probabilities in at")
+        if at[0] != 0 or at[-1] != 1 or not all(a < b for a, b in pairwise(at)):
+            raise ValueError("at must rise from 0 to 1")
         return self
+
+    @property
+    def probabilities(self) -> list[float]:
+        """The probability of each value."""
+        if self.at is not None:
+            return self.at
+        steps = len(self.values) - 1
+        return [i / steps for i in range(steps + 1)]
 
 
 class MixPart(Spec):

@@ -1,0 +1,122 @@
+"""What requests hold, in order: prompt and output length, without the times they are sent at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fairshare.errors import SpecError
+from fairshare.spec.workload import Length, SyntheticPrompts
+from fairshare.workload.files import FilePrompt
+from fairshare.workload.lengths import endless
+from fairshare.workload.prompts import Vocabulary
+
+Content = tuple[list[int] | None, str | None, int, int]
+"""Prompt ids or prompt text, prompt tokens, output tokens asked for."""
+
+
+@dataclass(slots=True)
+class Adjustments:
+    """Where requests could not be what the scenario says; the caller reports what is not zero."""
+
+    clipped: int = 0
+    """Requests shortened so that prompt and output fit ``max_total_tokens``."""
+    skipped: int = 0
+    """Prompts of a file left out because they alone do not fit."""
+    repeated: int = 0
+    """Prompts of a file sent again because there were too few (a prefix cache may serve them)."""
+    trace_ended: bool = False
+    """Whether a trace was shorter than the load it was to give."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContentMaker:
+    """Makes contents of one tenant's requests; ``rng`` is used for prompts and file order alone."""
+
+    vocabulary: Vocabulary
+    rng: np.random.Generator
+    as_text: bool = False
+    max_total_tokens: int | None = None
+    adjustments: Adjustments = field(default_factory=Adjustments)
+
+    def synthetic(
+        self, prompts: SyntheticPrompts, output: Length, rngs: Sequence[np.random.Generator]
+    ) -> Iterator[Content]:
+        """Random prompts without end, lengths drawn from ``rngs`` (prompts, outputs)."""
+        return self.of_lengths(
+            zip(endless(prompts.tokens, rngs[0]), endless(output, rngs[1]), strict=False)
+        )
+
+    def of_lengths(self, lengths: Iterable[tuple[int, int]]) -> Iterator[Content]:
+        """Random prompts of the given prompt and output lengths, shortened where they must be."""
+        vocabulary, rng = self.vocabulary, self.rng
+        for wanted_prompt, wanted_output in lengths:
+            prompt, output = self._fit(wanted_prompt, wanted_output)
+            if self.as_text:
+                yield None, vocabulary.text(rng, prompt), prompt, output
+            else:
+                yield vocabulary.ids(rng, prompt), None, prompt, output
+
+    def of_file(
+        self, prompts: Sequence[FilePrompt], output: Length | None, rng: np.random.Generator
+    ) -> Iterator[Content]:
+        """The file's prompts in random order, over and over.
+
+        The output length is the file's own for that prompt, else drawn from ``output``, else that
+        of the reply in the file.
+
+        Raises:
+            SpecError: an output length is known from nowhere, or no prompt fits.
+        """
+        outputs = endless(output, rng) if output is not None else None
+        served = 0
+        while True:
+            before = served
+            for index in self.rng.permutation(len(prompts)).tolist():
+                content = self._of_file_prompt(prompts[index], outputs)
+                if content is not None:
+                    served += 1
+                    self.adjustments.repeated += before > 0
+                    yield content
+            if served == before:
+                raise SpecError(
+                    f"none of the {len(prompts)} prompts fits {self.max_total_tokens} tokens",
+                    where=prompts[0].where,
+                    hint="use shorter prompts, or raise max_model_len in the launcher's args",
+                )
+
+    def _of_file_prompt(self, prompt: FilePrompt, outputs: Iterator[int] | None) -> Content | None:
+        drawn = next(outputs) if outputs is not None else None
+        wanted = prompt.max_tokens or drawn or self._reply_tokens(prompt)
+        count = self.vocabulary.count(prompt.text)
+        room = wanted if self.max_total_tokens is None else self.max_total_tokens - count
+        if room < 1:
+            self.adjustments.skipped += 1
+            return None
+        self.adjustments.clipped += room < wanted
+        return None, prompt.text, count, min(wanted, room)
+
+    def _reply_tokens(self, prompt: FilePrompt) -> int:
+        tokens = self.vocabulary.count(prompt.reply) if prompt.reply is not None else 0
+        if tokens == 0:
+            raise SpecError(
+                "how many tokens to ask for is not known: the file does not say, and without the "
+                "model's tokenizer its replies cannot be counted",
+                where=prompt.where,
+                hint="give the tenant an output length, such as output: {kind: fixed, tokens: 64}",
+            )
+        return tokens
+
+    def _fit(self, prompt: int, output: int) -> tuple[int, int]:
+        """The longer of the two gives way first, down to half of the room."""
+        room = self.max_total_tokens
+        if room is None or prompt + output <= room:
+            return prompt, output
+        self.adjustments.clipped += 1
+        if prompt <= room // 2:
+            return prompt, room - prompt
+        if output <= room // 2:
+            return room - output, output
+        return room - room // 2, room // 2
