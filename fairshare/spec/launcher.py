@@ -30,6 +30,7 @@ class DeviceKind(StrEnum):
     CUDA = "cuda"
     CPU = "cpu"
     VIRTUAL = "virtual"
+    EXTERNAL = "external"  # whatever runs behind somebody else's servers
 
 
 class Endpoint(Spec):

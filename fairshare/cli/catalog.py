@@ -1,0 +1,94 @@
+"""list, validate, schema: what can be written, and whether it is written well."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import orjson
+
+from fairshare import assets
+from fairshare.errors import SpecError
+from fairshare.spec.loading import SPECS, load
+
+
+@click.command("list")
+@click.argument("kind", required=False, type=click.Choice([*assets.KINDS, "device", "model"]))
+def list_command(kind: str | None) -> None:
+    """List what can be named on the command line; with KIND, only that."""
+    from fairshare.devices.constants import gpu_names
+    from fairshare.virtual.models import model_names
+
+    for name in assets.KINDS if kind is None else [kind] if kind in assets.KINDS else []:
+        click.secho(f"{assets.KINDS[name]}:", bold=True)
+        for entry, path in assets.names(name).items():
+            try:
+                text = getattr(load(path, SPECS[name]), "description", "")
+            except SpecError as error:
+                text = f"(not valid: {error.message})"
+            click.echo(f"  {entry:<16} {text}")
+    if kind in (None, "device"):
+        click.secho("devices:", bold=True)
+        click.echo("  cuda, cpu, " + ", ".join(f"virtual:{gpu}" for gpu in gpu_names()))
+    if kind in (None, "model"):
+        click.secho("models made here, without a download:", bold=True)
+        click.echo("  tiny, small (cuda and cpu); " + ", ".join(model_names()) + " (virtual)")
+
+
+@click.command("validate")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+def validate_command(files: tuple[Path, ...]) -> None:
+    """Check scenario, launcher and matrix FILES."""
+    failed = 0
+    for path in files:
+        try:
+            kind = _kind_of(path)
+            load(path, SPECS[kind])
+        except SpecError as error:
+            click.echo(str(error), err=True)
+            failed += 1
+        else:
+            click.echo(f"{path}: a valid {kind}")
+    if failed:
+        raise SpecError(f"{failed} of {len(files)} files are wrong")
+
+
+def _kind_of(path: Path) -> str:
+    """Told by a key that only this kind has; a file that has none is taken for a scenario."""
+    import yaml
+
+    try:
+        raw = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return "scenario"  # load() will say what is wrong with it
+    keys = set(raw) if isinstance(raw, dict) else set()
+    if "engine" in keys:
+        return "launcher"
+    return "matrix" if "scenarios" in keys else "scenario"
+
+
+@click.command("schema")
+@click.argument("kind", required=False, type=click.Choice(list(SPECS)))
+@click.option(
+    "--write",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Write KIND.schema.json files there.",
+)
+def schema_command(kind: str | None, write: Path | None) -> None:
+    """Print the JSON Schema of KIND, or write all of them."""
+    kinds = [kind] if kind else list(SPECS)
+    if write is None and kind is None:
+        raise click.UsageError("say which KIND to print, or --write FOLDER for all")
+    for name in kinds:
+        text = orjson.dumps(SPECS[name].model_json_schema(), option=orjson.OPT_INDENT_2).decode()
+        if write is None:
+            click.echo(text)
+            continue
+        try:
+            write.mkdir(parents=True, exist_ok=True)
+            target = write / f"{name}.schema.json"
+            target.write_text(text + "\n", "utf-8")
+        except OSError as error:
+            raise SpecError(f"cannot write {write}: {error.strerror}") from None
+        click.echo(f"wrote {target}")

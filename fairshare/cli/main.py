@@ -1,0 +1,81 @@
+"""The entry point: finds the command, imports only it, and turns errors into exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from fairshare import __version__
+from fairshare.errors import ExitCode, FairshareError
+
+# name -> module that defines it, and its line in --help. Importing a command's module may take a
+# second (pandas); --help must not.
+COMMANDS = {
+    "matrix": ("sweeps", "Run scenarios x modes x concurrencies and report the differences."),
+    "run": ("sweeps", "Run a single cell, or rerun one of a result folder."),
+    "plan": ("sweeps", "Show what matrix would do, command by command, and how long it takes."),
+    "analyze": ("results", "Rebuild the summary of a result folder from its raw records."),
+    "plot": ("results", "Rebuild the figures of a result folder."),
+    "report": ("results", "Rebuild the HTML report of a result folder."),
+    "list": ("catalog", "List scenarios, launchers, matrices, devices, models."),
+    "validate": ("catalog", "Check YAML files without running anything."),
+    "schema": ("catalog", "Print or write the JSON Schemas of the YAML files, for editors."),
+    "clean": ("maintain", "Undo what a killed run left behind."),
+    "serve-virtual": ("maintain", "Run one server of the simulated GPU by hand."),
+}
+
+
+class LazyGroup(click.Group):
+    """Knows its commands by name and imports a command only when it is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All commands, in the order of use."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"fairshare.cli.{COMMANDS[cmd_name][0]}")
+        command: click.Command = getattr(module, cmd_name.replace("-", "_") + "_command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list for --help, without importing anything."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="fairshare")
+def cli() -> None:
+    """Which way of sharing this GPU between my LLM tenants is fast, fair and isolated enough?
+
+    \b
+    fairshare matrix --modes logical,mps,mig     the whole comparison
+    fairshare run noisy-neighbor --mode mps      a single cell
+    fairshare plan --modes exclusive,mig         what would be done, and nothing else
+    """
+
+
+def main() -> None:
+    """Run the command line; every expected error is one message and an exit code."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except FairshareError as error:
+        click.echo(f"{click.style('error:', fg='red', bold=True)} {error}", err=True)
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = ExitCode.BAD_INPUT
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        code = ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        # The reader went away (| head). Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = ExitCode.SOME_CELLS_FAILED
+    sys.exit(int(code or ExitCode.OK))

@@ -1,0 +1,125 @@
+"""Flags that several commands share, and how their text becomes values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+import yaml
+
+from fairshare.records import Mode
+from fairshare.units import parse_duration_s
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Duration(click.ParamType):
+    """``20s``, ``500ms``, ``3m`` or plain seconds."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Seconds."""
+        try:
+            return parse_duration_s(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class CommaList(click.ParamType):
+    """Values separated by commas."""
+
+    name = "list"
+
+    def __init__(self, item: click.ParamType, metavar: str) -> None:
+        self.item = item
+        self.name = metavar
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[Any]:
+        """The values, each converted."""
+        if isinstance(value, list):
+            return value
+        parts = [part.strip() for part in value.split(",")]
+        if not all(parts):
+            self.fail(f"{value!r} has an empty part", param, ctx)
+        return [self.item.convert(part, param, ctx) for part in parts]
+
+
+class EngineArg(click.ParamType):
+    """``name=value``; the value is read as YAML, so numbers and true/false are themselves."""
+
+    name = "NAME=VALUE"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, Any]:
+        """The name (with underscores) and the value."""
+        if isinstance(value, tuple):
+            return value
+        name, equals, text = value.partition("=")
+        if not equals or not name:
+            self.fail(f"{value!r} is not of the form NAME=VALUE", param, ctx)
+        try:
+            return name.lstrip("-").replace("-", "_"), yaml.safe_load(text)
+        except yaml.YAMLError:
+            self.fail(f"the value of {name} is not valid YAML: {text!r}", param, ctx)
+
+
+MODE = click.Choice([mode.value for mode in Mode])
+DURATION = Duration()
+MODES = CommaList(MODE, "MODE,...")
+INTEGERS = CommaList(click.IntRange(min=1), "N,...")
+FLOATS = CommaList(click.FLOAT, "X,...")
+
+
+def where_flags(command: F) -> F:
+    """What to run on: device, launcher, model, engine arguments, permissions."""
+    for option in reversed(
+        [
+            click.option(
+                "--device", metavar="KIND", help="cuda, cpu, virtual or virtual:NAME (a100-40, ...)"
+            ),
+            click.option("--gpu", metavar="INDEX|UUID", help="Which GPU, where there are several."),
+            click.option("--launcher", metavar="NAME|PATH", help="How servers are started."),
+            click.option("--model", metavar="PATH|NAME", help="Model of tenants that name none."),
+            click.option(
+                "--engine-arg",
+                "engine_args",
+                type=EngineArg(),
+                multiple=True,
+                help="Override an argument of the engine, such as max_model_len=4096.",
+            ),
+            click.option("--python", metavar="PATH", help="Interpreter that has the engine."),
+            click.option(
+                "--allow-gpu-changes",
+                is_flag=True,
+                help="Allow real MIG: its mode and instances are changed, and put back.",
+            ),
+            click.option(
+                "--allow-foreign",
+                is_flag=True,
+                help="Use a GPU on which somebody else's processes run.",
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def timing_flags(command: F) -> F:
+    """How long a cell lasts, over what the scenario says."""
+    for option in reversed(
+        [
+            click.option("--warmup", type=DURATION, help="Load that is left out of the figures."),
+            click.option("--window", type=DURATION, help="The measured window of each cell."),
+            click.option("--drain", type=DURATION, help="Time for outstanding requests to end."),
+            click.option("--seed", type=click.IntRange(min=0), help="Seed of all that is random."),
+        ]
+    ):
+        command = option(command)
+    return command

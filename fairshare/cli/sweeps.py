@@ -1,0 +1,239 @@
+"""matrix, run, plan: from flags to a plan, and from a plan to results."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fairshare.cli.options import (
+    FLOATS,
+    INTEGERS,
+    MODE,
+    MODES,
+    timing_flags,
+    where_flags,
+)
+from fairshare.errors import ExitCode, FairshareError, SpecError
+
+if TYPE_CHECKING:
+    from fairshare.runner.plan import RunPlan
+    from fairshare.runner.settings import Flags, Settings
+    from fairshare.spec.matrix import Matrix
+
+DEFAULT_MATRIX = "quick"
+OUTPUT_DIR = click.option(
+    "--output-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where results go (default: results/NAME-DATE-TIME).",
+)
+_FLAG_FIELDS = (
+    "device",
+    "gpu",
+    "launcher",
+    "model",
+    "engine_args",
+    "python",
+    "allow_gpu_changes",
+    "allow_foreign",
+)
+
+
+def _sweep_flags(command: Any) -> Any:
+    for option in reversed(
+        [
+            click.argument("scenarios", nargs=-1, metavar="[SCENARIO]..."),
+            click.option(
+                "--matrix",
+                "matrix_name",
+                metavar="NAME|PATH",
+                help=f"A sweep to start from (default: {DEFAULT_MATRIX}).",
+            ),
+            click.option("--modes", type=MODES, help="exclusive, logical, timeslice, mps, mig."),
+            click.option("--concurrency", type=INTEGERS, help="In flight, per closed-loop tenant."),
+            click.option("--load-scale", type=FLOATS, help="Factors on open-loop rates."),
+            click.option("--num-runs", type=click.IntRange(1, 1000), help="Repetitions."),
+        ]
+    ):
+        command = option(command)
+    return where_flags(timing_flags(command))
+
+
+@click.command("matrix")
+@_sweep_flags
+@OUTPUT_DIR
+@click.option("--resume", is_flag=True, help="Run only the cells that --output-dir still lacks.")
+@click.option("--dry-run", is_flag=True, help="Show the plan and stop (the same as plan).")
+@click.option("--no-report", is_flag=True, help="Leave out figures and page; build them later.")
+def matrix_command(
+    output_dir: Path | None, resume: bool, dry_run: bool, no_report: bool, **given: Any
+) -> None:
+    """Run every SCENARIO in every mode at every concurrency, and report the differences.
+
+    Without arguments the sweep `quick` runs on the best device that is ready; without a usable
+    GPU that is the simulated one, and every figure says so.
+    """
+    matrix, flags = _matrix(given), _flags(given)
+    if resume and output_dir is None:
+        raise click.UsageError("--resume needs the --output-dir to continue")
+    settings, plan = _settle(matrix, flags)
+    if dry_run:
+        _show_plan(settings, plan)
+        return
+    _execute(settings, plan, flags, output_dir, resume=resume, report=not no_report)
+
+
+@click.command("plan")
+@_sweep_flags
+def plan_command(**given: Any) -> None:
+    """Show every cell in order, every command that would run, what cannot run, and the time."""
+    _show_plan(*_settle(_matrix(given), _flags(given)))
+
+
+@click.command("run")
+@click.argument("scenario", required=False)
+@click.option("--mode", type=MODE, help="How the tenants share the device.")
+@click.option("--concurrency", type=click.IntRange(min=1), help="Per closed-loop tenant.")
+@click.option("--load-scale", type=click.FLOAT, help="Factor on open-loop rates.")
+@click.option("--rerun", metavar="CELL_ID", help="Repeat a cell of a result folder.")
+@click.option(
+    "--results",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The result folder that holds the cell to --rerun.",
+)
+@where_flags
+@timing_flags
+@OUTPUT_DIR
+def run_command(
+    scenario: str | None,
+    rerun: str | None,
+    folder: Path | None,
+    output_dir: Path | None,
+    **given: Any,
+) -> None:
+    """Run a single cell: one SCENARIO in one mode (in exclusive mode, one per tenant)."""
+    if rerun is not None:
+        if folder is None or scenario is not None:
+            raise click.UsageError("--rerun CELL_ID goes with --results FOLDER and no SCENARIO")
+        settings, plan, flags = _replay(folder, rerun, _flags(given))
+    else:
+        if scenario is None or given["mode"] is None:
+            raise click.UsageError("say which SCENARIO to run, and its --mode")
+        single = {
+            **given,
+            "scenarios": (scenario,),
+            "matrix_name": None,
+            "modes": [given["mode"]],
+            "concurrency": [given["concurrency"]] if given["concurrency"] else None,
+            "load_scale": [given["load_scale"]] if given["load_scale"] else None,
+            "num_runs": None,
+        }
+        flags = _flags(given)
+        settings, plan = _settle(_matrix(single), flags)
+    _execute(settings, plan, flags, output_dir, resume=False, report=True)
+
+
+def _matrix(given: dict[str, Any]) -> Matrix:
+    """The sweep file with the flags laid over it."""
+    from fairshare.spec.loading import load_matrix, validate
+    from fairshare.spec.matrix import Matrix
+
+    base = load_matrix(given["matrix_name"] or DEFAULT_MATRIX)
+    renamed = {"warmup": "warmup_s", "window": "window_s", "drain": "drain_s"}
+    changes: dict[str, Any] = {}
+    for name in ("modes", "concurrency", "load_scale", "num_runs", "seed", *renamed):
+        if given.get(name) is not None:
+            changes[renamed.get(name, name)] = given[name]
+    if given["scenarios"]:
+        changes["scenarios"] = list(given["scenarios"])
+        if given["matrix_name"] is None:
+            changes["name"] = _result_name(given["scenarios"])
+    return validate({**base.model_dump(exclude_unset=True), **changes}, Matrix)
+
+
+def _result_name(scenarios: tuple[str, ...]) -> str:
+    names = "-".join(Path(name).stem for name in scenarios).lower()
+    cleaned = "".join(c if c.isalnum() or c in "._-" else "-" for c in names).strip("._-")
+    return cleaned[:48] or "matrix"
+
+
+def _flags(given: dict[str, Any]) -> Flags:
+    from fairshare.runner.settings import Flags
+
+    values = {name: given[name] for name in _FLAG_FIELDS}
+    values["engine_args"] = dict(given["engine_args"])
+    return Flags(**values)
+
+
+def _settle(matrix: Matrix, flags: Flags) -> tuple[Settings, RunPlan]:
+    from fairshare.runner.plan import make_plan
+    from fairshare.runner.settings import settle
+
+    settings = settle(matrix, flags)
+    click.echo(f"device: {settings.device.name} ({settings.device_reason})")
+    return settings, make_plan(settings)
+
+
+def _replay(folder: Path, cell: str, flags: Flags) -> tuple[Settings, RunPlan, Flags]:
+    from fairshare.runner.rerun import replay
+
+    return replay(folder, cell, flags)
+
+
+def _show_plan(settings: Settings, plan: RunPlan) -> None:
+    from fairshare.ui.planview import show_plan
+
+    show_plan(settings, plan)
+
+
+def _execute(
+    settings: Settings,
+    plan: RunPlan,
+    flags: Flags,
+    output_dir: Path | None,
+    *,
+    resume: bool,
+    report: bool,
+) -> None:
+    """Run, analyse what there is, show it, and end with the exit code that it deserves."""
+    from fairshare.runner.rerun import request_of
+    from fairshare.runner.session import default_output_dir, execute
+    from fairshare.ui.outcome import show_analysis, show_outcome
+    from fairshare.ui.progress import Progress
+
+    directory = output_dir or default_output_dir(settings.matrix.name)
+    failure: FairshareError | None = None
+    outcome = None
+    try:
+        outcome = execute(
+            settings,
+            plan,
+            directory,
+            resume=resume,
+            request=request_of(settings.matrix, flags),
+            listeners=[Progress(len(plan.cells))],
+        )
+    except FairshareError as error:
+        failure = error
+        if error.exit_code in (ExitCode.BAD_INPUT, ExitCode.DEVICE_BUSY):
+            raise
+    from fairshare.analysis import build
+
+    show_analysis(build(directory, figures=report, html=report))
+    if failure is not None:
+        raise failure
+    if outcome is None:
+        raise SpecError("nothing was run")
+    sys.exit(show_outcome(outcome, directory, _resume_command(directory)))
+
+
+def _resume_command(directory: Path) -> str:
+    """The command that continues this one."""
+    words = ["fairshare", *(word for word in sys.argv[1:] if word != "--resume")]
+    if "--output-dir" not in words:
+        words += ["--output-dir", str(directory)]
+    return shlex.join([*words, "--resume"])

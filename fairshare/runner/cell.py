@@ -1,0 +1,225 @@
+"""One cell: idle servers, warm-up, measured window, drain, and an account of how it went."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from fairshare.devices.telemetry import GpuSampler, record_gpu, record_hosts
+from fairshare.errors import FairshareError
+from fairshare.events import EventLog
+from fairshare.load.driver import DriveReport, drive
+from fairshare.records import (
+    CellResult,
+    CellStatus,
+    Mark,
+    Phase,
+    Provenance,
+    RequestRecord,
+)
+from fairshare.results import layout
+from fairshare.results.writer import CellWriter
+from fairshare.runner.loads import tenant_loads
+from fairshare.runner.plan import PlannedCell
+from fairshare.runner.settings import Settings
+from fairshare.serving.fleet import Fleet
+from fairshare.serving.metrics import MetricsScraper
+from fairshare.sharing.plan import PartitionPlan
+from fairshare.spec.launcher import DeviceKind
+
+IDLE_TIMEOUT_S = 60.0
+TELEMETRY_INTERVAL_S = 0.5
+_PROVENANCE = {
+    DeviceKind.CUDA: Provenance.MEASURED,
+    DeviceKind.CPU: Provenance.MEASURED_ON_CPU,
+    DeviceKind.VIRTUAL: Provenance.SIMULATED,
+    DeviceKind.EXTERNAL: Provenance.MEASURED_UNVERIFIED,
+}
+_ERROR_TEXTS = 3  # distinct error texts quoted when a tenant got no answer at all
+
+
+@dataclass(slots=True)
+class Account:
+    """What is counted while the records stream to disk."""
+
+    sent: Counter[str] = field(default_factory=Counter)
+    succeeded: Counter[str] = field(default_factory=Counter)
+    errors: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+
+    def add(self, record: RequestRecord) -> None:
+        """Count one record of the measured window."""
+        if record.phase is not Phase.MEASURE:
+            return
+        self.sent[record.tenant] += 1
+        if record.error is None:
+            self.succeeded[record.tenant] += 1
+        else:
+            text = (record.error_text or "").splitlines()
+            self.errors[record.tenant][f"{record.error.value}: {text[0] if text else ''}"] += 1
+
+    def complaint(self, tenants: list[str]) -> str | None:
+        """Why the cell says nothing about some tenant, if that is so."""
+        for tenant in tenants:
+            if not self.sent[tenant]:
+                return f"tenant {tenant} sent no request in the window; make it longer"
+            if not self.succeeded[tenant]:
+                kinds = "; ".join(
+                    f"{count} x {kind}"
+                    for kind, count in self.errors[tenant].most_common(_ERROR_TEXTS)
+                )
+                return f"tenant {tenant}: none of {self.sent[tenant]} requests succeeded ({kinds})"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class CellContext:
+    """What the cells of one deployment have in common. ``shares``: as seen from inside."""
+
+    settings: Settings
+    plan: PartitionPlan
+    fleet: Fleet
+    deployment: str
+    shares: list[dict[str, Any]]
+    sampler: GpuSampler | None
+    events: EventLog
+    stop: asyncio.Event
+
+
+def blank_result(
+    cell: PlannedCell, settings: Settings, plan: PartitionPlan | None, status: CellStatus
+) -> CellResult:
+    """The result of a cell before, or without, any measurement."""
+    return CellResult(
+        id=cell.id,
+        key=cell.key,
+        status=status,
+        label=plan.label if plan else cell.key.mode.value,
+        provenance=plan.provenance if plan else _PROVENANCE[settings.device.kind],
+        fingerprint=cell.fingerprint,
+        tenants=[
+            {
+                "name": tenant.name,
+                "weight": tenant.weight,
+                "open_loop": tenant.arrival.kind != "closed",
+                "slo": tenant.slo.model_dump(exclude_none=True),
+            }
+            for tenant in cell.tenants
+        ],
+    )
+
+
+async def run_cell(cell: PlannedCell, context: CellContext, writer: CellWriter) -> CellResult:
+    """Measure one cell on servers that are ready; whatever happens ends in a result.
+
+    Raises:
+        StoppedEarlyError: the results can no longer be written.
+        asyncio.CancelledError: stopped at once; the caller marks the cell interrupted.
+    """
+    result = blank_result(cell, context.settings, context.plan, CellStatus.OK)
+    result.deployment = context.deployment
+    result.shares = context.shares
+    result.started_at = time.time()
+    account = Account()
+    try:
+        await context.fleet.wait_idle(IDLE_TIMEOUT_S)
+        report = await _measure(cell, context, writer, account)
+    except FairshareError as error:
+        result.status, result.reason = CellStatus.FAILED, str(error)
+        return result
+    result.window_ns, result.end_ns = report.window_ns, report.end_ns
+    result.client = report.client
+    result.marks = _marks(context, report)
+    result.status, result.reason = _verdict(cell, context, report, account)
+    return result
+
+
+async def _measure(
+    cell: PlannedCell, context: CellContext, writer: CellWriter, account: Account
+) -> DriveReport:
+    loads = tenant_loads(cell, context.fleet, context.settings.launcher, context.settings.models)
+
+    def sink(record: RequestRecord) -> None:
+        account.add(record)
+        writer.append(record)
+
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(_telemetry(context, writer))
+        halt = await stack.enter_async_context(_halt(context))
+        return await drive(
+            loads,
+            cell.scenario.timing,
+            sink,
+            stop=halt,
+            on_window=lambda phase: context.events.emit("cell.phase", cell=cell.id, phase=phase),
+        )
+
+
+@asynccontextmanager
+async def _halt(context: CellContext) -> AsyncIterator[asyncio.Event]:
+    """An event that is set when the user stops the run or a server dies."""
+    halt = asyncio.Event()
+
+    async def watch() -> None:
+        waits = [context.stop.wait()]
+        waits += [server.died.wait() for server in context.fleet.servers.values()]
+        tasks = [asyncio.ensure_future(wait) for wait in waits]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            halt.set()
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        yield halt
+    finally:
+        watcher.cancel()
+        await asyncio.gather(watcher, return_exceptions=True)
+
+
+@asynccontextmanager
+async def _telemetry(context: CellContext, writer: CellWriter) -> AsyncIterator[None]:
+    epoch_ns = time.monotonic_ns()
+    async with AsyncExitStack() as stack:
+        if context.sampler is not None:
+            await stack.enter_async_context(
+                record_gpu(context.sampler, writer.dir / layout.GPU, epoch_ns, TELEMETRY_INTERVAL_S)
+            )
+        pids = {name: server.pids for name, server in context.fleet.servers.items()}
+        await stack.enter_async_context(
+            record_hosts(pids, writer.dir / layout.HOST, epoch_ns, TELEMETRY_INTERVAL_S)
+        )
+        scraper = MetricsScraper(
+            context.fleet, writer.dir / layout.SERVER_METRICS, epoch_ns, TELEMETRY_INTERVAL_S
+        )
+        await stack.enter_async_context(scraper)
+        yield
+
+
+def _verdict(
+    cell: PlannedCell, context: CellContext, report: DriveReport, account: Account
+) -> tuple[CellStatus, str | None]:
+    dead = context.fleet.dead()
+    if dead is not None:
+        return CellStatus.FAILED, str(dead.diagnosis())
+    if context.stop.is_set() and report.stopped:
+        return CellStatus.INTERRUPTED, "stopped by the user"
+    complaint = account.complaint([tenant.name for tenant in cell.tenants])
+    return (CellStatus.FAILED, complaint) if complaint else (CellStatus.OK, None)
+
+
+def _marks(context: CellContext, report: DriveReport) -> list[Mark]:
+    marks = list(context.plan.marks)
+    if report.client.get("client_limited"):
+        marks.append(Mark.CLIENT_LIMITED)
+    device = context.plan.device
+    used = {core for slot in context.plan.slots for core in slot.cpu_set or ()}
+    if device.kind is DeviceKind.CPU and used >= set(device.cores):
+        marks.append(Mark.CLIENT_SHARED)
+    return marks

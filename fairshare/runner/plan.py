@@ -1,0 +1,285 @@
+"""The matrix written out: which cells, on which deployments, in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from fairshare.errors import InfeasibleError
+from fairshare.records import FORMAT_VERSION, CellKey, Mode, fingerprint
+from fairshare.runner.settings import Settings
+from fairshare.sharing.external import ExternalPartitioner
+from fairshare.sharing.modes import partitioner_for
+from fairshare.sharing.plan import Partitioner, PartitionPlan, TenantDemand
+from fairshare.spec.launcher import Engine
+from fairshare.spec.scenario import Scenario, Tenant
+from fairshare.spec.workload import ClosedLoop
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCell:
+    """One cell to run: ``tenants`` are those that send requests in it."""
+
+    key: CellKey
+    id: str
+    fingerprint: str
+    scenario: Scenario
+    base_dir: Path
+    tenants: tuple[Tenant, ...]
+    seed: int
+    definition: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """Servers that are started once, and the cells that they then serve."""
+
+    id: str
+    plan: PartitionPlan
+    cells: tuple[PlannedCell, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InfeasibleCell:
+    """A cell that cannot exist here, and why."""
+
+    cell: PlannedCell
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """All of it, in order. Repetitions are rounds; every second one runs backwards."""
+
+    deployments: tuple[Deployment, ...]
+    infeasible: tuple[InfeasibleCell, ...] = field(default=())
+
+    @property
+    def cells(self) -> list[PlannedCell]:
+        """The cells that will run, in order."""
+        return [cell for deployment in self.deployments for cell in deployment.cells]
+
+    def without(self, done: set[str]) -> RunPlan:
+        """The plan less the cells whose ids are given; a deployment with none left is gone."""
+        kept = (
+            replace(d, cells=tuple(cell for cell in d.cells if cell.id not in done))
+            for d in self.deployments
+        )
+        return replace(self, deployments=tuple(d for d in kept if d.cells))
+
+
+@dataclass(slots=True)
+class _Group:
+    """Tenants that one set of servers serves, and the cells of one round that need it."""
+
+    mode: Mode
+    scenario: Scenario
+    base_dir: Path
+    tenants: list[Tenant]
+
+
+def make_plan(settings: Settings, driver_env: Mapping[str, str] | None = None) -> RunPlan:
+    """Write the matrix out; pure."""
+    deployments: list[Deployment] = []
+    infeasible: list[InfeasibleCell] = []
+    for repetition in range(1, settings.matrix.num_runs + 1):
+        round_: list[Deployment] = []
+        for group in _groups(settings):
+            try:
+                plan = _partitioner(settings, group.mode, driver_env).plan(
+                    settings.device, [_demand(settings, tenant) for tenant in group.tenants]
+                )
+            except InfeasibleError as error:
+                reason = error.message + (f" ({error.hint})" if error.hint else "")
+                cells = _cells(settings, group, repetition, None)
+                infeasible += [InfeasibleCell(cell, reason) for cell in cells]
+                continue
+            cells = _cells(settings, group, repetition, plan)
+            round_.append(Deployment(_deployment_id(settings, plan), plan, tuple(cells)))
+        merged = _merge(round_)
+        deployments += merged if repetition % 2 else [_backwards(d) for d in reversed(merged)]
+    return RunPlan(tuple(deployments), tuple(infeasible))
+
+
+def plain(definition: Mapping[str, Any]) -> dict[str, Any]:
+    """A definition as plain JSON values, for ``config.resolved.yaml``."""
+    loaded: dict[str, Any] = orjson.loads(orjson.dumps(definition))
+    return loaded
+
+
+def partitioner_of(
+    settings: Settings, plan: PartitionPlan, driver_env: Mapping[str, str]
+) -> Partitioner:
+    """Whoever made the plan, to carry it out."""
+    return _partitioner(settings, plan.mode, driver_env)
+
+
+def _partitioner(
+    settings: Settings, mode: Mode, driver_env: Mapping[str, str] | None
+) -> Partitioner:
+    if settings.launcher.engine is Engine.EXTERNAL:
+        return ExternalPartitioner(mode)
+    return partitioner_for(
+        mode,
+        settings.device,
+        driver_env=driver_env or {},
+        allow_gpu_changes=settings.allow_gpu_changes,
+    )
+
+
+def _demand(settings: Settings, tenant: Tenant) -> TenantDemand:
+    return TenantDemand(tenant.name, settings.model_of(tenant), tenant.adapter, tenant.share)
+
+
+def _groups(settings: Settings) -> Iterator[_Group]:
+    """Per scenario and mode the sets of tenants that are served at once.
+
+    That is all of them, but in exclusive mode those of one model: they have the device in turn.
+    """
+    for scenario, path in settings.scenarios:
+        for mode in settings.modes:
+            tenants = scenario.expanded()
+            if mode is not Mode.EXCLUSIVE:
+                yield _Group(mode, scenario, path.parent, tenants)
+                continue
+            by_model: dict[tuple[str, str | None], list[Tenant]] = {}
+            for tenant in tenants:
+                by_model.setdefault((settings.model_of(tenant), tenant.adapter), []).append(tenant)
+            for alike in by_model.values():
+                yield _Group(mode, scenario, path.parent, alike)
+
+
+def _cells(
+    settings: Settings, group: _Group, repetition: int, plan: PartitionPlan | None
+) -> list[PlannedCell]:
+    sets = (
+        [(tenant.name, [tenant]) for tenant in group.tenants]
+        if group.mode is Mode.EXCLUSIVE
+        else [(None, group.tenants)]
+    )
+    cells = []
+    for load_scale in _load_scales(settings, group.scenario):
+        for concurrency in _concurrencies(settings, group.scenario):
+            for alone, tenants in sets:
+                key = CellKey(
+                    scenario=group.scenario.name,
+                    mode=group.mode,
+                    concurrency=concurrency,
+                    repetition=repetition,
+                    tenant=alone,
+                    load_scale=load_scale,
+                )
+                cells.append(_cell(settings, group, key, tenants, plan))
+    return cells
+
+
+def _cell(
+    settings: Settings,
+    group: _Group,
+    key: CellKey,
+    tenants: Sequence[Tenant],
+    plan: PartitionPlan | None,
+) -> PlannedCell:
+    definition = {
+        "format_version": FORMAT_VERSION,
+        "key": key,
+        "scenario": group.scenario.model_dump(mode="json", exclude={"tenants"}),
+        "tenants": [tenant.model_dump(mode="json") for tenant in tenants],
+        "all_tenants": [tenant.model_dump(mode="json") for tenant in group.scenario.tenants],
+        "launcher": settings.launcher.model_dump(mode="json", exclude={"python"}),
+        "engine_version": settings.engine_version,
+        "models": {
+            name: facts.fingerprint or facts.served_name for name, facts in settings.models.items()
+        },
+        "device": {"kind": settings.device.kind, "name": settings.device.name},
+        "plan": None if plan is None else _shape(plan, key),
+        "seed": settings.seed,
+    }
+    # The seed leaves the mode out: prompts differ between cells, but not between modes.
+    paired = [settings.seed, key.scenario, key.concurrency, key.repetition, key.load_scale]
+    return PlannedCell(
+        key=key,
+        id=key.cell_id(definition),
+        fingerprint=fingerprint(definition),
+        scenario=group.scenario,
+        base_dir=group.base_dir,
+        tenants=tuple(tenants),
+        seed=int(fingerprint(paired)[:15], 16),
+        definition=definition,
+    )
+
+
+def _shape(plan: PartitionPlan, key: CellKey) -> dict[str, Any]:
+    """What of a plan defines a cell: each server's share, not whom else it could serve."""
+    slots = [{**_slot_shape(plan, i), "tenants": slot.tenants} for i, slot in enumerate(plan.slots)]
+    if key.tenant is not None:
+        slots = [{**slot, "tenants": [key.tenant]} for slot in slots]
+    return {"label": plan.label, "slots": slots}
+
+
+def _slot_shape(plan: PartitionPlan, index: int) -> dict[str, Any]:
+    slot = plan.slots[index]
+    return {
+        "name": slot.name,
+        "model": slot.model,
+        "adapters": dict(slot.adapters),
+        "compute_fraction": slot.compute_fraction,
+        "memory_fraction": slot.memory_fraction,
+        "memory_bytes": slot.memory_bytes,
+        "cpu_set": slot.cpu_set,
+        "threads": slot.threads,
+    }
+
+
+def _deployment_id(settings: Settings, plan: PartitionPlan) -> str:
+    """Equal for plans whose servers are the same, whatever their tenants are called."""
+    shape = {
+        "mode": plan.mode,
+        "label": plan.label,
+        "slots": [_slot_shape(plan, i) for i in range(len(plan.slots))],
+        "launcher": settings.launcher.model_dump(mode="json"),
+    }
+    return f"{plan.label}-{fingerprint(shape)[:8]}"
+
+
+def _merge(deployments: Sequence[Deployment]) -> list[Deployment]:
+    """Cells of equal deployments together, so that their servers are started once."""
+    merged: dict[str, Deployment] = {}
+    for deployment in deployments:
+        if (known := merged.get(deployment.id)) is None:
+            merged[deployment.id] = deployment
+            continue
+        slots = tuple(
+            replace(a, tenants=tuple(dict.fromkeys((*a.tenants, *b.tenants))))
+            for a, b in zip(known.plan.slots, deployment.plan.slots, strict=True)
+        )
+        merged[deployment.id] = replace(
+            known,
+            plan=replace(known.plan, slots=slots),
+            cells=(*known.cells, *deployment.cells),
+        )
+    return list(merged.values())
+
+
+def _backwards(deployment: Deployment) -> Deployment:
+    return replace(deployment, cells=tuple(reversed(deployment.cells)))
+
+
+def _concurrencies(settings: Settings, scenario: Scenario) -> Sequence[int | None]:
+    """The concurrencies to run: one cell, if no tenant would notice the difference."""
+    steered = any(
+        isinstance(t.arrival, ClosedLoop) and t.arrival.concurrency is None
+        for t in scenario.tenants
+    )
+    if not steered:
+        return [None]
+    return settings.matrix.concurrency or [1]
+
+
+def _load_scales(settings: Settings, scenario: Scenario) -> Sequence[float]:
+    open_loop = any(not isinstance(t.arrival, ClosedLoop) for t in scenario.tenants)
+    return settings.matrix.load_scale if open_loop else [1.0]

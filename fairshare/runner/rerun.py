@@ -1,0 +1,100 @@
+"""Run one cell of a result folder again, as it was defined there."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fairshare.errors import ResultsError, SpecError
+from fairshare.records import CellKey
+from fairshare.results import layout
+from fairshare.results.store import ResultStore, StoredCell
+from fairshare.runner.plan import RunPlan, make_plan
+from fairshare.runner.settings import Flags, Settings, settle
+from fairshare.spec.launcher import Launcher
+from fairshare.spec.loading import validate
+from fairshare.spec.matrix import Matrix
+from fairshare.spec.scenario import Scenario
+
+
+def request_of(matrix: Matrix, flags: Flags) -> dict[str, Any]:
+    """What the user asked for, as kept in ``matrix.json`` for a rerun."""
+    return {
+        "matrix": matrix.model_dump(mode="json", exclude_unset=True),
+        "flags": {**dataclasses.asdict(flags), "engine_args": dict(flags.engine_args)},
+    }
+
+
+def replay(folder: Path, cell_id: str, flags: Flags) -> tuple[Settings, RunPlan, Flags]:
+    """The plan that holds just this cell, from the folder's own definition of it.
+
+    Flags given now win over those of the original run. Scenario and launcher are taken from the
+    folder, so that later edits of the files do not matter.
+
+    Raises:
+        ResultsError: there is no such folder or cell.
+        SpecError: what the cell needs (a model, a dataset) is no longer there.
+    """
+    store = ResultStore.open(folder)
+    stored = _find(store, cell_id)
+    config = yaml.safe_load((stored.dir / layout.CONFIG).read_text("utf-8"))
+    key = stored.result.key
+    matrix, flags = _request(store.matrix, key, flags)
+    scenario = validate({**config["scenario"], "tenants": config["all_tenants"]}, Scenario)
+    base = Path(store.matrix.get("scenarios", {}).get(key.scenario, "."))
+    settings = settle(
+        matrix,
+        flags,
+        scenarios=[(scenario, base)],
+        launcher=validate(config["launcher"], Launcher) if flags.launcher is None else None,
+    )
+    plan = _only(make_plan(settings), key)
+    return settings, plan, flags
+
+
+def _find(store: ResultStore, cell_id: str) -> StoredCell:
+    cells = store.cells()
+    for cell in cells:
+        if cell_id in (cell.result.id, cell.result.key.slug):
+            return cell
+    raise ResultsError(
+        f"{store.dir} has no cell {cell_id!r}",
+        hint="it has " + ", ".join(cell.result.id for cell in cells[:10])
+        if cells
+        else "it has no cells",
+    )
+
+
+def _request(
+    document: Mapping[str, Any], key: CellKey, flags: Flags
+) -> tuple[Matrix, Flags]:
+    request = document.get("request", {})
+    narrowed = {
+        **request.get("matrix", {}),
+        "name": "rerun",
+        "scenarios": [key.scenario],
+        "modes": [key.mode.value],
+        "concurrency": [key.concurrency] if key.concurrency else [],
+        "load_scale": [key.load_scale],
+        "num_runs": key.repetition,
+    }
+    original = Flags(**request.get("flags", {}))
+    changes = {
+        field.name: getattr(flags, field.name)
+        for field in dataclasses.fields(flags)
+        if getattr(flags, field.name)
+    }
+    return validate(narrowed, Matrix), dataclasses.replace(original, **changes)
+
+
+def _only(plan: RunPlan, key: CellKey) -> RunPlan:
+    others = {cell.id for cell in plan.cells if cell.key != key}
+    kept = plan.without(others)
+    infeasible = tuple(i for i in plan.infeasible if i.cell.key == key)
+    if not kept.deployments and not infeasible:
+        raise SpecError(f"the cell {key.slug} no longer follows from its own definition")
+    return dataclasses.replace(kept, infeasible=infeasible)

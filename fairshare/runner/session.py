@@ -1,0 +1,129 @@
+"""One invocation: result folder, event log, signals, and the sweep between them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fairshare.errors import ResultsError
+from fairshare.events import EventLog, Listener
+from fairshare.processes.clean import find_dead_runs, undo
+from fairshare.records import CellStatus
+from fairshare.results import layout
+from fairshare.results.provenance import gather
+from fairshare.results.store import ResultStore
+from fairshare.runner.plan import RunPlan
+from fairshare.runner.settings import Settings
+from fairshare.runner.sweep import Outcome, Sweep
+
+
+def default_output_dir(name: str) -> Path:
+    """A new folder below ``results/`` of the working folder."""
+    return Path("results") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def execute(
+    settings: Settings,
+    plan: RunPlan,
+    directory: Path,
+    *,
+    resume: bool,
+    request: Mapping[str, Any],
+    listeners: Sequence[Listener],
+) -> Outcome:
+    """Run the plan into ``directory``; ``request`` is kept in matrix.json, for reruns.
+
+    Raises:
+        FairshareError: see :meth:`Sweep.run`; also when the folder cannot be used.
+    """
+    store, plan = _store(settings, plan, directory, resume, request)
+    with EventLog(directory / layout.EVENTS) as events:
+        for listener in listeners:
+            events.listen(listener)
+        for run in find_dead_runs():
+            events.emit("run.cleaned", run=run.run_id, done=undo(run, dry_run=False))
+        events.emit("sweep.started", cells=len(plan.cells), infeasible=len(plan.infeasible))
+        outcome = asyncio.run(_sweep(settings, plan, store, events))
+        events.emit("sweep.finished", stopped=outcome.stopped)
+    return outcome
+
+
+def _store(
+    settings: Settings,
+    plan: RunPlan,
+    directory: Path,
+    resume: bool,
+    request: Mapping[str, Any],
+) -> tuple[ResultStore, RunPlan]:
+    header = {
+        "request": dict(request),
+        "scenarios": {scenario.name: str(path.resolve()) for scenario, path in settings.scenarios},
+        "device": settings.device,
+        "device_reason": settings.device_reason,
+        "plan": [
+            {"deployment": d.id, "label": d.plan.label, "cells": [cell.id for cell in d.cells]}
+            for d in plan.deployments
+        ],
+        "infeasible": {i.cell.id: i.reason for i in plan.infeasible},
+        "provenance": gather(settings.device, settings.launcher, settings.engine_version),
+        "starts": [],
+    }
+    if not resume or not (directory / layout.MATRIX).exists():
+        return ResultStore.create(directory, header), plan
+    store = ResultStore.open(directory)
+    done = {cell.result.id for cell in store.cells() if cell.result.status is CellStatus.OK}
+    known = {cell.id for cell in plan.cells}
+    if strangers := done - known:
+        raise ResultsError(
+            f"{directory} holds {len(strangers)} cells that this command would not run, "
+            f"such as {min(strangers)}",
+            hint="give the same scenarios, flags and versions, or choose another --output-dir",
+        )
+    earlier = store.matrix.get("starts", [])
+    store.save_matrix({**header, "starts": earlier})
+    return store, plan.without(done)
+
+
+async def _sweep(
+    settings: Settings, plan: RunPlan, store: ResultStore, events: EventLog
+) -> Outcome:
+    stop = asyncio.Event()
+    sweep = Sweep(settings, store, events, stop)
+    task = asyncio.create_task(sweep.run(plan))
+    with _signals(stop, sweep, task, events):
+        try:
+            return await task
+        except asyncio.CancelledError:
+            sweep.outcome.stopped = True
+            return sweep.outcome
+
+
+@contextlib.contextmanager
+def _signals(
+    stop: asyncio.Event, sweep: Sweep, task: asyncio.Task[Outcome], events: EventLog
+) -> Iterator[None]:
+    """The first Ctrl-C ends the cell and cleans up; the second kills the servers first."""
+    loop = asyncio.get_running_loop()
+
+    def first_or_second() -> None:
+        if not stop.is_set():
+            events.emit("stop.requested", how="after this cell's requests are cancelled")
+            stop.set()
+        else:
+            events.emit("stop.requested", how="at once")
+            sweep.kill_processes()
+            task.cancel()
+
+    watched = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    for number in watched:
+        loop.add_signal_handler(number, first_or_second)
+    try:
+        yield
+    finally:
+        for number in watched:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,262 @@
+"""Everything about a run that is settled, and checked, before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fairshare.devices import inventory
+from fairshare.devices.device import Device
+from fairshare.errors import PreflightError, SpecError
+from fairshare.records import Mode
+from fairshare.serving import arguments, interpreter
+from fairshare.serving.models import ModelFacts, resolve_model
+from fairshare.spec.launcher import DeviceKind, Engine, Launcher
+from fairshare.spec.loading import load_launcher, load_scenario, validate
+from fairshare.spec.matrix import Matrix
+from fairshare.spec.scenario import Scenario, Tenant
+from fairshare.virtual.models import virtual_model
+
+DEFAULT_LAUNCHER = {
+    DeviceKind.CUDA: "vllm",
+    DeviceKind.CPU: "vllm-cpu",
+    DeviceKind.VIRTUAL: "virtual",
+}
+DEFAULT_MODEL = {DeviceKind.CPU: "small", DeviceKind.VIRTUAL: "qwen3-4b"}
+EXTERNAL_DEVICE = Device(
+    kind=DeviceKind.EXTERNAL, id="external", name="servers run by somebody else", memory_bytes=0
+)
+_UNKNOWN_VOCABULARY = 20_000  # fewer ids than any language model in use has
+_UNKNOWN_CONTEXT = 1_000_000  # the server will say when a prompt is too long for it
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """What the command line said over the matrix file; None means nothing was said."""
+
+    device: str | None = None
+    gpu: str | None = None
+    launcher: str | None = None
+    model: str | None = None
+    engine_args: Mapping[str, Any] = field(default_factory=dict)
+    python: str | None = None
+    allow_gpu_changes: bool = False
+    allow_foreign: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """A run, settled. ``models`` is keyed by the names that tenants use."""
+
+    matrix: Matrix
+    scenarios: tuple[tuple[Scenario, Path], ...]
+    modes: tuple[Mode, ...]
+    device: Device
+    device_reason: str
+    launcher: Launcher
+    python: str
+    engine_version: str | None
+    default_model: str
+    models: Mapping[str, ModelFacts]
+    seed: int
+    allow_gpu_changes: bool
+
+    def model_of(self, tenant: Tenant) -> str:
+        """The name of the tenant's model; for servers of others, what they are reached by."""
+        if self.launcher.engine is Engine.EXTERNAL:
+            return endpoint_name(self.launcher, tenant.name)
+        return tenant.model or self.default_model
+
+
+def settle(
+    matrix: Matrix,
+    flags: Flags,
+    *,
+    scenarios: Sequence[tuple[Scenario, Path]] | None = None,
+    launcher: Launcher | None = None,
+) -> Settings:
+    """Find and check scenarios, device, launcher, engine and models.
+
+    ``scenarios`` and ``launcher`` are used as they are where given (a rerun has its own).
+
+    Raises:
+        SpecError: a name, file or value is wrong.
+        PreflightError: this machine cannot run it.
+    """
+    found = scenarios or [load_scenario(name) for name in matrix.scenarios]
+    settled = tuple(_with_timing(scenario, path, matrix) for scenario, path in found)
+    _refuse_same_names([scenario for scenario, _ in settled])
+    device, reason, launcher = _device_and_launcher(matrix, flags, launcher)
+    python, version = _engine(launcher)
+    default_model = flags.model or matrix.model or DEFAULT_MODEL.get(device.kind, "")
+    tenants = [tenant for scenario, _ in settled for tenant in scenario.expanded()]
+    models = _models(launcher, tenants, default_model)
+    modes = _modes(matrix, launcher, tenants)
+    return Settings(
+        matrix=matrix,
+        scenarios=settled,
+        modes=modes,
+        device=device,
+        device_reason=reason,
+        launcher=launcher,
+        python=python,
+        engine_version=version,
+        default_model=default_model,
+        models=models,
+        seed=matrix.seed if matrix.seed is not None else settled[0][0].seed,
+        allow_gpu_changes=flags.allow_gpu_changes,
+    )
+
+
+def endpoint_name(launcher: Launcher, tenant: str) -> str:
+    """Which entry of ``endpoints`` serves a tenant.
+
+    Raises:
+        SpecError: none does.
+    """
+    for name in (tenant, "default"):
+        if name in launcher.endpoints:
+            return name
+    raise SpecError(
+        f"launcher {launcher.name} has no endpoint for tenant {tenant!r}",
+        hint=f"add it under endpoints: (there are {', '.join(launcher.endpoints) or 'none'}), "
+        "or one named default",
+    )
+
+
+def _with_timing(scenario: Scenario, path: Path, matrix: Matrix) -> tuple[Scenario, Path]:
+    changes = {
+        name: value
+        for name in ("warmup_s", "window_s", "drain_s")
+        if (value := getattr(matrix, name)) is not None
+    }
+    if not changes:
+        return scenario, path
+    timing = scenario.timing.model_copy(update=changes)
+    return scenario.model_copy(update={"timing": timing}), path
+
+
+def _refuse_same_names(scenarios: Sequence[Scenario]) -> None:
+    names = [scenario.name for scenario in scenarios]
+    for name in names:
+        if names.count(name) > 1:
+            raise SpecError(
+                f"two scenarios are named {name!r}", hint="give each its own name: in its file"
+            )
+
+
+def _device_and_launcher(
+    matrix: Matrix, flags: Flags, launcher: Launcher | None
+) -> tuple[Device, str, Launcher]:
+    name = flags.launcher or matrix.launcher
+    if launcher is None and name:
+        launcher = load_launcher(name)[0]
+    if launcher is not None and launcher.engine is Engine.EXTERNAL:
+        return EXTERNAL_DEVICE, "the launcher measures servers that somebody else runs", launcher
+    asked = flags.device or matrix.device
+    if asked is None and launcher is not None and DeviceKind.CUDA not in launcher.devices:
+        asked = launcher.devices[0].value if launcher.devices else None
+    device, reason = inventory.detect(asked, gpu=flags.gpu, allow_foreign=flags.allow_foreign)
+    if asked is None and device.kind is DeviceKind.CUDA:
+        device, reason = _usable_cuda(device, reason, matrix, flags, launcher)
+    launcher = launcher or load_launcher(DEFAULT_LAUNCHER[device.kind])[0]
+    if launcher.devices and device.kind not in launcher.devices:
+        raise SpecError(
+            f"launcher {launcher.name} does not run on {device.kind.value}",
+            hint="it runs on " + ", ".join(kind.value for kind in launcher.devices),
+        )
+    return device, reason, _adjusted(launcher, flags)
+
+
+def _usable_cuda(
+    device: Device, reason: str, matrix: Matrix, flags: Flags, launcher: Launcher | None
+) -> tuple[Device, str]:
+    """A GPU that nobody asked for by name is taken only if everything else is there too."""
+    candidate = launcher or load_launcher(DEFAULT_LAUNCHER[DeviceKind.CUDA])[0]
+    if not (flags.model or matrix.model):
+        missing = "no --model is given"
+    else:
+        try:
+            interpreter.engine_python(_adjusted(candidate, flags))
+            return device, reason
+        except PreflightError as error:
+            missing = error.message
+    virtual, _ = inventory.detect("virtual")
+    return virtual, f"{device.name} is there, but {missing}; simulating instead"
+
+
+def _adjusted(launcher: Launcher, flags: Flags) -> Launcher:
+    changes: dict[str, Any] = {}
+    if flags.engine_args:
+        changes["args"] = {**launcher.args, **flags.engine_args}
+    if flags.python:
+        changes["python"] = flags.python
+    if not changes:
+        return launcher
+    return validate({**launcher.model_dump(), **changes}, Launcher)
+
+
+def _engine(launcher: Launcher) -> tuple[str, str | None]:
+    if launcher.engine is Engine.EXTERNAL:
+        return "", None
+    python = interpreter.engine_python(launcher)
+    arguments.check_arguments(launcher, python)
+    return python, interpreter.engine_facts(launcher, python).version
+
+
+def _models(
+    launcher: Launcher, tenants: Sequence[Tenant], default: str
+) -> dict[str, ModelFacts]:
+    if launcher.engine is Engine.EXTERNAL:
+        facts = resolve_model(default) if default else None
+        names = {endpoint_name(launcher, tenant.name) for tenant in tenants}
+        return {name: facts or _unknown_model(name) for name in sorted(names)}
+    if not default and any(tenant.model is None for tenant in tenants):
+        raise SpecError("no model is given", hint="name one with --model PATH_OR_NAME")
+    names = {tenant.model or default for tenant in tenants}
+    resolve = virtual_model_facts if launcher.engine is Engine.VIRTUAL else resolve_model
+    return {name: resolve(name) for name in sorted(names)}
+
+
+def virtual_model_facts(name: str) -> ModelFacts:
+    """What is known of a simulated model, as of a real one."""
+    model = virtual_model(name)
+    return ModelFacts(
+        name=name,
+        path=name,
+        served_name=name,
+        vocab_size=model.vocab_size,
+        max_model_len=model.max_model_len,
+        kv_bytes_per_token=model.kv_bytes_per_token,
+        weight_bytes=model.weight_bytes,
+        eos_token_ids=(),
+    )
+
+
+def _unknown_model(name: str) -> ModelFacts:
+    """A model behind somebody else's server, of which nothing is known but its name."""
+    return ModelFacts(
+        name=name,
+        path="",
+        served_name=name,
+        vocab_size=_UNKNOWN_VOCABULARY,
+        max_model_len=_UNKNOWN_CONTEXT,
+        kv_bytes_per_token=None,
+        weight_bytes=None,
+        eos_token_ids=(),
+    )
+
+
+def _modes(matrix: Matrix, launcher: Launcher, tenants: Sequence[Tenant]) -> tuple[Mode, ...]:
+    """The modes asked for; for servers of others, how their owner says that they share."""
+    if launcher.engine is not Engine.EXTERNAL or "modes" in matrix.model_fields_set:
+        return tuple(matrix.modes)
+    urls = {launcher.endpoints[endpoint_name(launcher, tenant.name)].url for tenant in tenants}
+    if len(urls) == 1:
+        return (Mode.LOGICAL,)
+    raise SpecError(
+        "the tenants have servers of their own, and how these share a device is not known",
+        hint="say it with --modes timeslice, mps or mig; figures are marked as unverified",
+    )

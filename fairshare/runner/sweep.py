@@ -1,0 +1,253 @@
+"""The whole matrix: lease the device, and for each deployment share it, serve, measure, put back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import time
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fairshare.devices.telemetry import GpuSampler, gpu_sampler
+from fairshare.errors import PartitionError, ServerError, StoppedEarlyError
+from fairshare.events import EventLog
+from fairshare.processes.labelled import labelled
+from fairshare.processes.scope import RunScope, run_scope
+from fairshare.records import CellResult, CellStatus
+from fairshare.results.layout import SERVERS
+from fairshare.results.store import ResultStore
+from fairshare.results.writer import CellWriter
+from fairshare.runner.cell import CellContext, blank_result, run_cell
+from fairshare.runner.plan import Deployment, PlannedCell, RunPlan, partitioner_of, plain
+from fairshare.runner.settings import Settings
+from fairshare.serving.fleet import Fleet, fleet
+from fairshare.sharing.lease import lease
+from fairshare.sharing.plan import Partitioner, PartitionPlan
+from fairshare.spec.launcher import DeviceKind
+from fairshare.virtual import driver
+from fairshare.virtual.telemetry import BoardSampler
+
+STARTS_PER_DEPLOYMENT = 2  # once, and once more for the cells that a crashed server left over
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How a sweep went: every cell of the plan is in ``results`` unless the run was stopped."""
+
+    results: list[CellResult] = field(default_factory=list)
+    starts: list[dict[str, Any]] = field(default_factory=list)
+    stopped: bool = False
+
+    def count(self, status: CellStatus) -> int:
+        """How many cells ended so."""
+        return sum(result.status is status for result in self.results)
+
+
+class Sweep:
+    """Runs a plan into a result folder. ``stop`` ends it early: the cell in flight is lost."""
+
+    def __init__(
+        self, settings: Settings, store: ResultStore, events: EventLog, stop: asyncio.Event
+    ) -> None:
+        self.settings = settings
+        self.store = store
+        self.events = events
+        self.stop = stop
+        self.outcome = Outcome()
+        self._api_key = secrets.token_urlsafe(24)
+        self._run_id: str | None = None
+
+    async def run(self, plan: RunPlan) -> Outcome:
+        """Run everything; a cell that fails never ends the sweep.
+
+        Raises:
+            DeviceBusyError: another run holds the device.
+            StoppedEarlyError: the results can no longer be written.
+            PartitionError, ServerError: something of ours could not be put back or ended.
+        """
+        for infeasible in plan.infeasible:
+            self._settle(infeasible.cell, None, CellStatus.INFEASIBLE, infeasible.reason)
+        if not plan.deployments:
+            return self.outcome
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(lease(self.settings.device, str(self.store.dir)))
+            scope = await stack.enter_async_context(run_scope(self.events))
+            self._run_id = scope.run_id
+            driver_env, sampler = self._driver(scope, stack)
+            for deployment in plan.deployments:
+                if self.stop.is_set():
+                    break
+                await self._deploy(deployment, scope, driver_env, sampler)
+        self.outcome.stopped = self.stop.is_set()
+        return self.outcome
+
+    def kill_processes(self) -> None:
+        """Kill every process of this run now; the scopes then find them gone and tidy up."""
+        for identity in labelled(self._run_id) if self._run_id else ():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(identity.pid, signal.SIGKILL)
+
+    def _driver(
+        self, scope: RunScope, stack: AsyncExitStack
+    ) -> tuple[Mapping[str, str], GpuSampler | None]:
+        """The driver programs' environment, and who reads the device's gauges."""
+        if self.settings.device.kind is DeviceKind.VIRTUAL:
+            directory = scope.private_dir / "gpu"
+            env = driver.install(directory, self.settings.device.id.removeprefix("virtual:"))
+            return env, BoardSampler(directory)
+        sampler, reason = gpu_sampler(self.settings.device)
+        if sampler is not None:
+            stack.callback(sampler.close)
+        else:
+            self.events.emit("telemetry.absent", reason=reason)
+        return {}, sampler
+
+    async def _deploy(
+        self,
+        deployment: Deployment,
+        scope: RunScope,
+        driver_env: Mapping[str, str],
+        sampler: GpuSampler | None,
+    ) -> None:
+        partitioner = partitioner_of(self.settings, deployment.plan, driver_env)
+        left = list(deployment.cells)
+        self.events.emit(
+            "deployment.started", deployment=deployment.id, cells=[cell.id for cell in left]
+        )
+        try:
+            async with partitioner.apply(deployment.plan, scope) as shared:
+                for _ in range(STARTS_PER_DEPLOYMENT):
+                    if left and not self.stop.is_set():
+                        await self._serve(deployment, shared, partitioner, left, scope, sampler)
+                for cell in left if not self.stop.is_set() else ():
+                    reason = "not run: a server of its deployment crashed twice"
+                    self._settle(cell, deployment.plan, CellStatus.FAILED, reason)
+        except StoppedEarlyError:
+            raise
+        except (PartitionError, ServerError) as error:
+            self.events.emit("deployment.failed", deployment=deployment.id, reason=str(error))
+            if not left:
+                raise  # nothing left to blame it on: what we made could not be put back
+            for cell in left:
+                self._settle(cell, deployment.plan, CellStatus.FAILED, str(error))
+
+    async def _serve(
+        self,
+        deployment: Deployment,
+        shared: PartitionPlan,
+        partitioner: Partitioner,
+        left: list[PlannedCell],
+        scope: RunScope,
+        sampler: GpuSampler | None,
+    ) -> None:
+        """Start the servers and run cells, taken off ``left``, until one of the servers dies."""
+        log_dir = self.store.dir / SERVERS / f"{deployment.id}-{len(self.outcome.starts) + 1}"
+        async with fleet(
+            shared,
+            self.settings.launcher,
+            self.settings.models,
+            scope,
+            log_dir,
+            self._api_key,
+            python=self.settings.python,
+        ) as running:
+            self._note_starts(deployment, running)
+            shares = [
+                partitioner.verify(slot, running.servers[slot.name].pids())
+                for slot in shared.slots
+            ]
+            context = CellContext(
+                settings=self.settings,
+                plan=shared,
+                fleet=running,
+                deployment=deployment.id,
+                shares=shares,
+                sampler=sampler,
+                events=self.events,
+                stop=self.stop,
+            )
+            logs = _ServerLogs(log_dir)
+            while left and not self.stop.is_set() and running.dead() is None:
+                await self._cell(left[0], context, logs)
+                left.pop(0)  # only now: a cell that was cut off is not done
+
+    async def _cell(self, cell: PlannedCell, context: CellContext, logs: _ServerLogs) -> None:
+        writer = self.store.begin_cell(cell.id)
+        writer.write_config(plain(cell.definition))
+        self.events.emit("cell.started", cell=cell.id, label=context.plan.label)
+        try:
+            result = await run_cell(cell, context, writer)
+        except asyncio.CancelledError:
+            result = blank_result(cell, self.settings, context.plan, CellStatus.INTERRUPTED)
+            result.reason = "stopped at once by the user"
+            self._close(writer, result)
+            raise
+        logs.copy_new(writer.dir / SERVERS)
+        self._close(writer, result)
+
+    def _close(self, writer: CellWriter, result: CellResult) -> None:
+        """File the result under what became of it, and tell whoever listens."""
+        if result.status is CellStatus.INTERRUPTED:
+            writer.abandon(result)
+        else:
+            writer.finish(result)
+        self.outcome.results.append(result)
+        self.events.emit(
+            "cell.finished",
+            cell=result.id,
+            label=result.label,
+            status=result.status.value,
+            reason=result.reason,
+        )
+
+    def _settle(
+        self, cell: PlannedCell, plan: PartitionPlan | None, status: CellStatus, reason: str
+    ) -> None:
+        """File a cell that was never measured."""
+        writer = self.store.begin_cell(cell.id)
+        writer.write_config(plain(cell.definition))
+        result = blank_result(cell, self.settings, plan, status)
+        result.reason = reason
+        self._close(writer, result)
+
+    def _note_starts(self, deployment: Deployment, running: Fleet) -> None:
+        for name, server in running.servers.items():
+            self.outcome.starts.append(
+                {
+                    "deployment": deployment.id,
+                    "slot": name,
+                    "model": server.served_model,
+                    "start_s": server.start_s,
+                    "cold": server.cold,
+                    "ready_at": time.time(),
+                }
+            )
+        self.store.save_matrix({**self.store.matrix, "starts": self.outcome.starts})
+
+
+class _ServerLogs:
+    """Gives each cell the part of its servers' logs that was written since the cell before."""
+
+    def __init__(self, log_dir: Path) -> None:
+        self._log_dir = log_dir
+        self._seen: dict[Path, int] = {}
+
+    def copy_new(self, target: Path) -> None:
+        if not self._log_dir.is_dir():
+            return
+        target.mkdir(exist_ok=True)
+        for path in sorted(self._log_dir.iterdir()):
+            if path.suffix != ".log":
+                shutil.copy2(path, target / path.name)
+                continue
+            with path.open("rb") as source, (target / path.name).open("wb") as copy:
+                source.seek(self._seen.get(path, 0))
+                shutil.copyfileobj(source, copy)
+                self._seen[path] = source.tell()

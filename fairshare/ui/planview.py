@@ -1,0 +1,80 @@
+"""What a sweep would do, for people to read before they let it."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import click
+
+from fairshare.records import Mode
+from fairshare.runner.estimate import cell_s, estimate, starts_s
+from fairshare.runner.plan import Deployment, RunPlan
+from fairshare.runner.settings import Settings
+from fairshare.serving.command import server_command
+from fairshare.sharing.plan import Slot
+from fairshare.spec.launcher import Engine
+from fairshare.units import format_bytes, format_duration
+
+_EXAMPLE_PORT = 8000
+_EXAMPLE_DIR = Path("/tmp/fs-<run>")  # noqa: S108  (shown, never made)
+
+
+def show_plan(settings: Settings, plan: RunPlan) -> None:
+    """Print deployments with their commands, cells in order, what cannot run, and the time."""
+    click.echo(f"launcher: {settings.launcher.name}   seed: {settings.seed}")
+    for deployment in plan.deployments:
+        _show_deployment(settings, deployment)
+    if plan.infeasible:
+        click.secho("\ninfeasible:", bold=True)
+        for infeasible in plan.infeasible:
+            click.secho(f"  {infeasible.cell.id}: {infeasible.reason}", fg="yellow")
+    guess = estimate(plan, settings.launcher.engine)
+    starts = sum(len(deployment.plan.slots) for deployment in plan.deployments)
+    click.echo(
+        f"\n{len(plan.cells)} cells, {starts} server starts, "
+        f"about {format_duration(guess.total_s)} "
+        f"({format_duration(guess.starts_s)} of it starts). Nothing was started or changed."
+    )
+
+
+def _show_deployment(settings: Settings, deployment: Deployment) -> None:
+    plan = deployment.plan
+    took = starts_s([deployment], settings.launcher.engine)
+    title = f"\n{deployment.id}  [{plan.provenance.value}]  starts: {format_duration(took)}"
+    click.secho(title, bold=True)
+    for note in plan.notes:
+        click.echo(textwrap.fill(note, 98, initial_indent="  ", subsequent_indent="  "))
+    for step in plan.steps:
+        click.echo(f"  $ {step}")
+    for index, slot in enumerate(plan.slots):
+        click.echo(f"  server {slot.name}: {_share(slot)}; tenants {', '.join(slot.tenants)}")
+        click.echo(textwrap.indent(_command(settings, slot, index), "      "))
+    for cell in deployment.cells:
+        alone = " (alone)" if cell.key.mode is Mode.EXCLUSIVE else ""
+        click.echo(f"  cell {cell.id}{alone}: about {format_duration(cell_s(cell))}")
+
+
+def _share(slot: Slot) -> str:
+    parts = [f"{slot.compute_fraction:.0%} compute", f"{slot.memory_fraction:.0%} memory"]
+    if slot.memory_bytes is not None:
+        parts.append(f"at most {format_bytes(slot.memory_bytes)}")
+    if slot.cpu_set is not None:
+        parts.append("cores " + ",".join(str(core) for core in slot.cpu_set))
+    if slot.threads is not None:
+        parts.append(f"{slot.threads} threads")
+    return ", ".join(parts)
+
+
+def _command(settings: Settings, slot: Slot, index: int) -> str:
+    if settings.launcher.engine is Engine.EXTERNAL:
+        return settings.launcher.endpoints[slot.model].url
+    command = server_command(
+        settings.launcher,
+        slot,
+        settings.models[slot.model],
+        port=_EXAMPLE_PORT + index,
+        run_dir=_EXAMPLE_DIR / slot.name,
+        python=settings.python,
+    )
+    return command.shown()

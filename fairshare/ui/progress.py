@@ -1,0 +1,68 @@
+"""A line on the terminal for each thing that happens in a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+
+from fairshare.units import format_duration
+
+Event = Mapping[str, Any]
+
+
+class Progress:
+    """An event listener that says what is going on, one plain line at a time (logs stay legible)."""
+
+    def __init__(self, cells: int) -> None:
+        self._cells = cells
+        self._finished = 0
+        self._say: dict[str, Callable[[Event], None]] = {
+            "run.cleaned": self._cleaned,
+            "deployment.started": self._deployment,
+            "deployment.failed": self._deployment_failed,
+            "server.ready": self._ready,
+            "cell.started": self._started,
+            "cell.finished": self._done,
+            "stop.requested": self._stopping,
+        }
+
+    def __call__(self, event: Event) -> None:
+        """Print the event, if a person would want to know."""
+        if (say := self._say.get(event["event"])) is not None:
+            say(event)
+
+    def _cleaned(self, event: Event) -> None:
+        click.echo(f"cleaned up after a killed run ({event['run']})")
+
+    def _deployment(self, event: Event) -> None:
+        count = len(event["cells"])
+        click.secho(f"{event['deployment']}: {count} cell{'s' * (count != 1)}", bold=True)
+
+    def _deployment_failed(self, event: Event) -> None:
+        click.secho("  " + str(event["reason"]).replace("\n", "\n  "), fg="red")
+
+    def _ready(self, event: Event) -> None:
+        start = f"{'cold' if event.get('cold') else 'warm'} start"
+        took = format_duration(event.get("duration_s") or 0.0)
+        click.echo(f"  server {event.get('server')} ready after {took} ({start})")
+
+    def _started(self, event: Event) -> None:
+        click.echo(f"  [{self._finished + 1}/{self._cells}] {event['cell']}", nl=False)
+
+    def _done(self, event: Event) -> None:
+        self._finished += 1
+        status, reason = event["status"], event.get("reason")
+        if status == "ok":
+            click.secho("  ok", fg="green")
+        elif status == "infeasible":
+            click.secho(f"  infeasible: {event['cell']}: {reason}", fg="yellow")
+        else:
+            click.secho(f"  {event['cell']}: {status}", fg="red")
+            click.secho("    " + str(reason).replace("\n", "\n    "), fg="red")
+
+    def _stopping(self, event: Event) -> None:
+        click.echo(f"\nstopping {event['how']}; everything is put back before this ends")
+        if event["how"] != "at once":
+            click.echo("(Ctrl-C again kills the servers instead of asking them)")
