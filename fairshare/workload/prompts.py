@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fairshare.errors import SpecError
-from fairshare.workload.tokenizer import Tokenizer, load_tokenizer
+from fairshare.workload.tokenizer import Tokenizer, has_tokenizer, load_tokenizer
 from fairshare.workload.words import Words, find_words
 
 
@@ -68,11 +67,18 @@ class Vocabulary:
         return find_words(self.tokenizer, self.size)
 
 
-def load_vocabulary(model_path: str, size: int, eos_token_ids: Iterable[int] = ()) -> Vocabulary:
-    """The vocabulary of the model in a folder: its tokenizer, and its special tokens left out.
+@lru_cache(maxsize=8)
+def load_vocabulary(
+    model_path: str, size: int, eos_token_ids: frozenset[int] = frozenset()
+) -> Vocabulary:
+    """The vocabulary of the model in a folder, its special tokens left out.
+
+    Without a tokenizer there (a simulated model needs none) it makes token ids but no text.
 
     Raises:
-        SpecError: the folder has no usable tokenizer.
+        SpecError: the tokenizer is damaged, or there are no tokens but special ones.
     """
+    if not has_tokenizer(model_path):
+        return Vocabulary(size, eos_token_ids)
     tokenizer = load_tokenizer(model_path)
-    return Vocabulary(size, tokenizer.special_ids | frozenset(eos_token_ids), tokenizer)
+    return Vocabulary(size, tokenizer.special_ids | eos_token_ids, tokenizer)

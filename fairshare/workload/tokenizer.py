@@ -59,6 +59,14 @@ class _Transformers:
         return frozenset(self._backend.all_special_ids)
 
 
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
+
+
+def has_tokenizer(path: str | Path) -> bool:
+    """Whether the model's folder holds a tokenizer of any kind."""
+    return any((Path(path) / name).is_file() for name in _TOKENIZER_FILES)
+
+
 def load_tokenizer(path: str | Path) -> Tokenizer:
     """The tokenizer of a model's folder; never fetched from the network.
 
