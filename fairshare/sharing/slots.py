@@ -1,0 +1,103 @@
+"""Slots as most modes cut them, and what a plan is called on each kind of device. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from fairshare.devices.device import Device
+from fairshare.errors import InfeasibleError
+from fairshare.records import Mark, Mode, Provenance
+from fairshare.sharing.plan import PartitionPlan, Slot, TenantDemand
+from fairshare.spec.launcher import DeviceKind
+
+PROVENANCE = {
+    DeviceKind.CUDA: Provenance.MEASURED,
+    DeviceKind.CPU: Provenance.MEASURED_ON_CPU,
+    DeviceKind.VIRTUAL: Provenance.SIMULATED,
+}
+
+
+def plan_of(
+    mode: Mode,
+    device: Device,
+    slots: Sequence[Slot],
+    *,
+    label: str | None = None,
+    provenance: Provenance | None = None,
+    steps: Sequence[str] = (),
+    notes: Sequence[str] = (),
+    marks: Sequence[Mark] = (),
+) -> PartitionPlan:
+    """A plan with the device's own provenance and the mode's own name unless told otherwise."""
+    return PartitionPlan(
+        mode=mode,
+        label=label or mode.value,
+        provenance=provenance or PROVENANCE[device.kind],
+        device=device,
+        slots=tuple(slots),
+        steps=tuple(steps),
+        notes=tuple(notes),
+        marks=tuple(marks),
+    )
+
+
+def whole_device_slot(
+    device: Device, tenants: Sequence[TenantDemand], env: Mapping[str, str]
+) -> Slot:
+    """One slot named ``all`` for tenants of one model.
+
+    Raises:
+        InfeasibleError: the tenants want different models.
+    """
+    models = sorted({t.model for t in tenants})
+    if len(models) > 1:
+        raise InfeasibleError(
+            f"one server cannot serve {len(models)} models: {', '.join(models)}",
+            hint="give the tenants one model, or use timeslice, mps or mig",
+        )
+    cores = device.cores or None
+    return Slot(
+        name="all",
+        tenants=tuple(t.name for t in tenants),
+        model=models[0],
+        adapters={t.name: t.adapter for t in tenants if t.adapter},
+        cpu_set=cores,
+        threads=len(cores) if cores else None,
+        env=dict(env) | thread_env(len(cores) if cores else None),
+    )
+
+
+def tenant_slot(
+    tenant: TenantDemand,
+    *,
+    compute_fraction: float,
+    memory_fraction: float,
+    memory_bytes: int | None = None,
+    cpu_set: tuple[int, ...] | None = None,
+    threads: int | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Slot:
+    """A slot of one tenant, named after it."""
+    return Slot(
+        name=tenant.name,
+        tenants=(tenant.name,),
+        model=tenant.model,
+        adapters={tenant.name: tenant.adapter} if tenant.adapter else {},
+        compute_fraction=compute_fraction,
+        memory_fraction=memory_fraction,
+        memory_bytes=memory_bytes,
+        cpu_set=cpu_set,
+        threads=threads,
+        env=dict(env or {}) | thread_env(threads),
+    )
+
+
+def thread_env(threads: int | None) -> dict[str, str]:
+    """What holds a CPU engine to its compute threads.
+
+    Idle OpenMP threads must sleep: spinning ones starve the neighbour's (measured: a sixth of the
+    throughput is left).
+    """
+    if threads is None:
+        return {}
+    return {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}

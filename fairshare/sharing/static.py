@@ -1,0 +1,55 @@
+"""What modes have in common that change nothing on the device."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fairshare.devices.device import Device
+from fairshare.processes.scope import RunScope
+from fairshare.sharing.mps_control import refuse_foreign_daemon
+from fairshare.sharing.plan import PartitionPlan, Slot
+from fairshare.sharing.verifying import verifier_for
+from fairshare.spec.launcher import DeviceKind
+
+STATE_VARIABLE = "FAIRSHARE_VIRTUAL_GPU"
+
+
+def device_env(device: Device, driver_env: Mapping[str, str]) -> dict[str, str]:
+    """What points a server at the device, and at it alone."""
+    if device.kind is DeviceKind.CPU:
+        return {}
+    if device.kind is DeviceKind.CUDA:
+        return {"CUDA_VISIBLE_DEVICES": device.id}
+    state = {STATE_VARIABLE: driver_env[STATE_VARIABLE]} if STATE_VARIABLE in driver_env else {}
+    return {"CUDA_VISIBLE_DEVICES": "0", **state}
+
+
+class StaticSharing:
+    """Base of a partitioner that leaves the device as it is; subclasses add ``plan``."""
+
+    def __init__(self, device: Device, driver_env: Mapping[str, str]) -> None:
+        self._env = device_env(device, driver_env)
+        self._driver_env = dict(driver_env)
+        self._verify = verifier_for(device, driver_env)
+
+    @asynccontextmanager
+    async def apply(self, plan: PartitionPlan, scope: RunScope) -> AsyncIterator[PartitionPlan]:
+        """Change nothing.
+
+        Raises:
+            PartitionError: somebody else's MPS daemon would take the servers in.
+        """
+        if plan.device.kind is DeviceKind.CUDA:
+            await refuse_foreign_daemon(self._driver_env)
+        scope.events.emit("partition.applied", mode=plan.mode.value, label=plan.label)
+        yield plan
+
+    def verify(self, slot: Slot, pids: Sequence[int]) -> dict[str, Any]:
+        """Compare what the running server has with its slot.
+
+        Raises:
+            PartitionError: they differ.
+        """
+        return self._verify(slot, pids)

@@ -1,0 +1,70 @@
+"""Run a driver tool: bounded in time, both outputs together, never through a shell."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from fairshare.errors import PartitionError
+
+
+class ToolMissingError(PartitionError):
+    """The driver tool is not installed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a tool said. Neither its words nor its exit code alone prove that it did anything."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    output: str
+
+    @property
+    def lines(self) -> list[str]:
+        """Its output without empty lines."""
+        return [line for line in self.output.splitlines() if line.strip()]
+
+
+def tool_env(driver_env: Mapping[str, str]) -> dict[str, str]:
+    """The environment driver tools run in: ours, with the stand-ins' over it."""
+    return {**os.environ, **driver_env}
+
+
+async def run_tool(
+    argv: Sequence[str], env: Mapping[str, str], *, timeout_s: float, text: str = ""
+) -> Answer:
+    """Run ``argv`` with exactly ``env`` and ``text`` on its input.
+
+    Raises:
+        ToolMissingError: there is no such program.
+        PartitionError: it did not end in time (it was killed).
+    """
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            env=dict(env),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+    except OSError as error:
+        raise ToolMissingError(
+            f"{argv[0]} cannot be run: {error.strerror}",
+            hint="it comes with the NVIDIA driver; is it on PATH?",
+        ) from None
+    try:
+        output, _ = await asyncio.wait_for(process.communicate(text.encode()), timeout_s)
+    except TimeoutError:
+        raise PartitionError(
+            f"{' '.join(argv)} did not answer within {timeout_s:g} s and was killed"
+        ) from None
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+    return Answer(tuple(argv), process.returncode or 0, output.decode("utf-8", "replace"))

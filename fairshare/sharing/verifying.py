@@ -1,0 +1,32 @@
+"""What a partitioner is told to look at in a running server, by kind of device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from fairshare.devices.device import Device
+from fairshare.sharing.affinity import verify_affinity
+from fairshare.sharing.outside import verify_outside
+from fairshare.sharing.plan import Slot
+from fairshare.sharing.reported import verify_reported
+from fairshare.spec.launcher import DeviceKind
+
+Verifier = Callable[[Slot, Sequence[int]], dict[str, Any]]
+
+
+def verifier_for(device: Device, driver_env: Mapping[str, str]) -> Verifier:
+    """How a share is verified on this kind of device."""
+
+    def on_virtual(slot: Slot, pids: Sequence[int]) -> dict[str, Any]:
+        return verify_reported(device, driver_env, slot, pids)
+
+    def on_cuda(slot: Slot, pids: Sequence[int]) -> dict[str, Any]:
+        return verify_outside(device, slot, pids)
+
+    by_kind: dict[DeviceKind, Verifier] = {
+        DeviceKind.CPU: verify_affinity,
+        DeviceKind.VIRTUAL: on_virtual,
+        DeviceKind.CUDA: on_cuda,
+    }
+    return by_kind[device.kind]
