@@ -1,0 +1,138 @@
+"""The command line and environment of one server. Pure: what ``plan`` shows is what is started."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fairshare.errors import SpecError
+from fairshare.serving.adapters import adapter_arguments
+from fairshare.serving.caches import CompileCache
+from fairshare.serving.environment import inherited, inherited_secrets, shown_value
+from fairshare.serving.models import ModelFacts
+from fairshare.serving.placeholders import HOST, fill, fill_command, uses, values_of
+from fairshare.sharing.plan import Slot
+from fairshare.spec.launcher import ArgValue, Engine, Launcher
+
+_OURS = {
+    "host": "servers listen on 127.0.0.1 only",
+    "port": "fairshare chooses a free port",
+    "model": "set the tenant's model or --model",
+    "api_key": "keys never go on a command line; fairshare makes one for each run",
+    "served_model_name": "fairshare names the model",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ServerCommand:
+    """How one server is started.
+
+    ``env`` is the whole environment but for the secrets, ``chosen`` what of it is not merely
+    inherited; ``secrets`` names the variables that are added at the start.
+    """
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    chosen: frozenset[str]
+    secrets: tuple[str, ...]
+    port: int
+    served_model: str
+
+    @property
+    def base_url(self) -> str:
+        """Where the server will answer."""
+        return f"http://{HOST}:{self.port}"
+
+    def shown(self) -> str:
+        """A command that a person can read and copy; secrets are asterisks."""
+        env = [
+            f"{name}={shlex.quote(shown_value(name, self.env[name]))}"
+            for name in sorted(self.chosen & self.env.keys())
+        ]
+        env += [f"{name}=***" for name in self.secrets]
+        lines = ["env", *(f"  {pair}" for pair in env)] if env else []
+        return " \\\n".join(
+            [*lines, f"  {shlex.join(self.argv)}" if lines else shlex.join(self.argv)]
+        )
+
+
+def server_command(
+    launcher: Launcher,
+    slot: Slot,
+    model: ModelFacts,
+    *,
+    port: int,
+    run_dir: Path,
+    python: str,
+    cache: CompileCache | None = None,
+    caller: Mapping[str, str] | None = None,
+) -> ServerCommand:
+    """The command of the slot's server. ``caller`` is the environment to inherit from.
+
+    Environment, the later winning: the allowed part of the caller's, ours (private TMPDIR, compile
+    caches), the launcher's, the slot's (what binds it to its share).
+
+    Raises:
+        SpecError: an unknown placeholder, an argument that is ours to set, or adapters on an
+            engine that has none.
+    """
+    caller = os.environ if caller is None else caller
+    values = values_of(launcher, slot, model, port=port, run_dir=run_dir, python=python)
+    argv = [
+        *fill_command(launcher.command, values),
+        *_engine_arguments(launcher, values),
+        *adapter_arguments(launcher, slot),
+    ]
+    chosen = _ours(launcher, model, run_dir)
+    if cache is not None:
+        chosen |= cache.env(caller)
+    for name, text in launcher.env.items():
+        value = fill(text, values)
+        if value is not None:
+            chosen[name] = value
+    chosen |= slot.env
+    secrets = [launcher.api_key_env] if launcher.api_key_env else []
+    # A server that cannot be told a name is asked for by the path it was started with.
+    named = uses(launcher, "served_model")
+    return ServerCommand(
+        argv=tuple(argv),
+        env=inherited(caller, launcher.engine) | chosen,
+        chosen=frozenset(chosen),
+        secrets=(*secrets, *inherited_secrets(caller)),
+        port=port,
+        served_model=model.served_name if named else model.path,
+    )
+
+
+def _ours(launcher: Launcher, model: ModelFacts, run_dir: Path) -> dict[str, str]:
+    env = {"TMPDIR": str(run_dir), "PYTHONUNBUFFERED": "1"}
+    if launcher.engine is not Engine.VIRTUAL and Path(model.path).is_absolute():
+        env |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}  # the model is already here
+    return env
+
+
+def _engine_arguments(launcher: Launcher, values: Mapping[str, str | None]) -> Iterator[str]:
+    for name, value in launcher.args.items():
+        key = name.lstrip("-").replace("-", "_")
+        if key in _OURS:
+            raise SpecError(f"args.{name} is not yours to set: {_OURS[key]}")
+        yield from _flag(name, value, values)
+    if launcher.trust_remote_code:
+        yield "--trust-remote-code"
+
+
+def _flag(name: str, value: ArgValue, values: Mapping[str, str | None]) -> list[str]:
+    """``max_model_len: 2048`` as ``--max-model-len 2048``; see :class:`Launcher`."""
+    flag = f"--{name.lstrip('-').replace('_', '-')}"
+    if value is None:
+        return []
+    if isinstance(value, bool):
+        return [flag if value else f"--no-{flag[2:]}"]
+    items = value if isinstance(value, list) else [value]
+    filled = [fill(str(item), values) for item in items]
+    if None in filled:
+        return []
+    return [flag, *(item for item in filled if item is not None)]
