@@ -1,0 +1,105 @@
+"""The transport on aiohttp: raw reads, stamped on arrival."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import time
+from collections.abc import Mapping
+
+import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
+
+from fairshare.load.transport import Receiver, TransportError
+from fairshare.records import ErrorKind
+
+# uvicorn closes idle connections after 5 s; one that is reused just then fails the request.
+KEEPALIVE_S = 4.0
+READ_BUFFER_BYTES = 1 << 18
+# Servers end an HTTP body right after the answer's last event. A connection on which that end
+# has not come so soon is given up rather than delaying the client's next request.
+BODY_END_S = 0.1
+_OUR_OWN_LIMITS = {errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM}
+
+
+class AiohttpTransport:
+    """One session for one server: no connection limit, no proxies, cookies or decompression."""
+
+    def __init__(self, base_url: str) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            read_bufsize=READ_BUFFER_BYTES,
+            skip_auto_headers=("User-Agent",),
+        )
+
+    async def post(
+        self, path: str, headers: Mapping[str, str], body: bytes, receiver: Receiver
+    ) -> None:
+        """Send one request and feed its answer to ``receiver`` until it ends.
+
+        Raises:
+            TransportError: the connection or HTTP itself failed.
+            WireError: what the receiver raised.
+        """
+        try:
+            response = await self._session.post(
+                self._base_url + path, data=body, headers=headers, allow_redirects=False
+            )
+            receiver.on_headers(
+                time.monotonic_ns(), response.status, response.headers.get("Content-Type", "")
+            )
+            try:
+                await _read(response.content, receiver)
+            except BaseException:
+                response.close()
+                raise
+            response.release()  # closes the connection too if the body has not ended
+        except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
+            raise _explained(error) from error
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._session.close()
+
+
+async def _read(content: aiohttp.StreamReader, receiver: Receiver) -> None:
+    now = time.monotonic_ns
+    while data := await content.readany():
+        if receiver.on_data(now(), data):
+            await _body_end(content)
+            return
+    receiver.on_end(now())
+
+
+async def _body_end(content: aiohttp.StreamReader) -> None:
+    if content.at_eof():
+        return
+    try:
+        async with asyncio.timeout(BODY_END_S):
+            await content.readany()
+    except (TimeoutError, aiohttp.ClientError, HttpProcessingError, OSError):
+        return  # the answer is complete; only the connection is lost
+
+
+# Which kind of failure an exception of aiohttp is. The first match counts: subclasses come first.
+_KINDS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], ErrorKind, str], ...] = (
+    (aiohttp.InvalidURL, ErrorKind.CLIENT, "invalid URL: "),
+    ((aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError), ErrorKind.CONNECT, ""),
+    (aiohttp.ClientPayloadError, ErrorKind.DISCONNECT, "the answer broke off: "),
+    ((HttpProcessingError, aiohttp.ClientResponseError), ErrorKind.BAD_RESPONSE, "not HTTP: "),
+    ((aiohttp.ClientConnectionError, OSError), ErrorKind.DISCONNECT, ""),
+)
+
+
+def _explained(error: Exception) -> TransportError:
+    text = str(error) or type(error).__name__
+    if getattr(error, "errno", None) in _OUR_OWN_LIMITS:
+        return TransportError(ErrorKind.CLIENT, f"a limit of this machine: {text}")
+    for types, kind, prefix in _KINDS:
+        if isinstance(error, types):
+            return TransportError(kind, prefix + text)
+    return TransportError(ErrorKind.CLIENT, f"{type(error).__name__}: {text}")

@@ -1,0 +1,181 @@
+"""The order of things in a cell: barrier, warm-up, window (by time, requests or rounds), drain."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from itertools import chain, zip_longest
+
+from fairshare.load.flights import Flights
+from fairshare.load.selfcheck import SelfCheck
+from fairshare.load.senders import Sender
+from fairshare.records import Phase
+from fairshare.spec.scenario import Timing
+from fairshare.units import NS_PER_S
+
+# From here to the barrier everything is ready, and the loop has time to become quiet.
+LEAD_S = 0.02
+# After a stop, answers that are breaking off get so long to say how, before they are cancelled.
+STOP_GRACE_S = 0.2
+
+
+class Conductor:
+    """Opens and shuts the senders as the timing says. Times are on the monotonic clock, in ns."""
+
+    def __init__(
+        self,
+        senders: Sequence[Sender],
+        flights: Flights,
+        *,
+        check: SelfCheck,
+        timing: Timing,
+        tenants: Sequence[str],
+        on_window: Callable[[str], None],
+    ) -> None:
+        self._senders = senders
+        self._flights = flights
+        self._check = check
+        self._timing = timing
+        self._tenants = tenants
+        self._on_window = on_window
+        self._wake = asyncio.Event()
+        self._done: Callable[[], bool] | None = None
+        self.stopped = False
+        self.window_ns = (0, 0)
+        flights.on_landing = self._landed
+
+    def stop(self) -> None:
+        """Send nothing more and end what is in flight."""
+        self.stopped = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """The whole cell, up to the end of the drain; what is still in flight then is cancelled."""
+        timing, flights = self._timing, self._flights
+        origin = flights.origin_ns = time.monotonic_ns() + _ns(LEAD_S)
+        await self._until(origin)
+        if timing.rounds is None:
+            await self._one_window(origin)
+        else:
+            await self._rounds(origin, timing.rounds)
+        self._on_window(Phase.DRAIN.value)
+        grace_s = STOP_GRACE_S if self._halted else timing.drain_s
+        await self._drain(grace_s)
+
+    async def _one_window(self, origin: int) -> None:
+        timing = self._timing
+        start = self._flights.window_start_ns = origin + _ns(timing.warmup_s)
+        limit = start + _ns(timing.window_s)
+        await self._warm_up(origin, start)
+        self._begin_window(start)
+        if timing.requests is None:
+            await self._until(limit)
+        else:
+            await self._until(limit, lambda: self._each_has_measured(timing.requests or 0))
+        self._end_window(start, limit)
+
+    async def _rounds(self, origin: int, rounds: int) -> None:
+        timing, flights = self._timing, self._flights
+        await self._warm_up(origin, origin + _ns(timing.warmup_s))
+        self._shut(origin + _ns(timing.warmup_s))
+        await self._until(time.monotonic_ns() + _ns(timing.drain_s), self._idle)
+        start = flights.window_start_ns = time.monotonic_ns()
+        limit = start + _ns(timing.window_s)
+        round_s = timing.round_s or 0.0
+        self._on_window(Phase.MEASURE.value)
+        for number in range(rounds):
+            barrier = time.monotonic_ns()
+            if self._halted or barrier >= limit:
+                break
+            flights.round = number
+            self._check.begin(barrier - flights.origin_ns)
+            self._open(barrier, plan_ns=_ns(timing.warmup_s + number * round_s))
+            end = min(barrier + _ns(round_s), limit)
+            await self._until(end)
+            self._shut(end)
+            self._check.end(min(time.monotonic_ns(), end) - flights.origin_ns)
+            await self._until(limit, self._idle)
+        self._end_window(start, limit)
+
+    async def _warm_up(self, origin: int, end: int) -> None:
+        """Open the senders at the barrier and wait until the warm-up is over."""
+        if end > origin:
+            if not self._halted:
+                self._on_window(Phase.WARMUP.value)
+            self._open(origin, plan_ns=0)
+            await self._until(end)
+        elif self._timing.rounds is None:
+            self._open(origin, plan_ns=0)
+
+    def _begin_window(self, start: int) -> None:
+        if self._halted:
+            return
+        self._on_window(Phase.MEASURE.value)
+        self._check.begin(start - self._flights.origin_ns)
+
+    def _end_window(self, start: int, limit: int) -> None:
+        end = min(limit, time.monotonic_ns())
+        self._shut(end)
+        origin = self._flights.origin_ns
+        self._check.end(end - origin)
+        self.window_ns = (min(start, end) - origin, end - origin)
+
+    def _open(self, start: int, plan_ns: int) -> None:
+        """One barrier for all tenants; their clients take turns, so that none is always last."""
+        if self._halted:
+            return
+        starters = [sender.starters(start, plan_ns) for sender in self._senders]
+        for starter in chain.from_iterable(zip_longest(*starters)):
+            if starter is not None:
+                starter()
+
+    def _shut(self, end: int) -> None:
+        for sender in self._senders:
+            sender.shut(0 if self._halted else end)
+
+    async def _drain(self, grace_s: float) -> None:
+        end = time.monotonic_ns() + _ns(grace_s)
+        was_halted = self._halted
+        while time.monotonic_ns() < end and not self._idle() and self._halted == was_halted:
+            await self._wait(end, self._idle)
+        if self._halted and not was_halted:
+            await self._drain(STOP_GRACE_S)
+            return
+        self._flights.cancel()
+        if self._flights.active:
+            await asyncio.wait(self._flights.active)
+
+    @property
+    def _halted(self) -> bool:
+        return self.stopped or self._flights.error is not None
+
+    def _idle(self) -> bool:
+        return not self._flights.active
+
+    def _each_has_measured(self, count: int) -> bool:
+        return all(self._flights.measured[tenant] >= count for tenant in self._tenants)
+
+    async def _until(self, deadline: int, done: Callable[[], bool] | None = None) -> None:
+        """Wait for a moment, or a condition that answers can bring about, or a stop."""
+        while time.monotonic_ns() < deadline and not self._halted and not (done and done()):
+            await self._wait(deadline, done)
+
+    async def _wait(self, deadline: int, done: Callable[[], bool] | None) -> None:
+        self._wake.clear()
+        self._done = done
+        try:
+            async with asyncio.timeout(max(0, deadline - time.monotonic_ns()) / NS_PER_S):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+        finally:
+            self._done = None
+
+    def _landed(self) -> None:
+        if self._flights.error is not None or (self._done is not None and self._done()):
+            self._wake.set()
+
+
+def _ns(seconds: float) -> int:
+    return round(seconds * NS_PER_S)

@@ -1,0 +1,134 @@
+"""Drives all tenants of a cell at once and reports how that went."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from fairshare.load.ahead import RequestQueue
+from fairshare.load.aiohttp_transport import AiohttpTransport
+from fairshare.load.collector import collection_paused
+from fairshare.load.conductor import Conductor
+from fairshare.load.flights import Flights, Sink
+from fairshare.load.lane import Lane
+from fairshare.load.selfcheck import SelfCheck
+from fairshare.load.senders import ClosedSender, ScheduledSender, Sender
+from fairshare.load.target import Target
+from fairshare.load.transport import Transport
+from fairshare.spec.scenario import Tenant, Timing
+from fairshare.spec.workload import ClosedLoop
+from fairshare.workload.requests import PlannedRequest
+
+OPEN_LOOP_AHEAD = 64  # requests kept ready for an open-loop tenant
+MAX_CLOSED_LOOP_AHEAD = 512
+
+
+@dataclass(slots=True)
+class TenantLoad:
+    """One tenant's part: where to, how, and what.
+
+    ``concurrency`` is the number in flight of a closed-loop tenant; None means open loop, where
+    every request has an ``intended_ns``, counted from the barrier, rising. With rounds, the plan
+    is cut: the first ``warmup_s`` of it are the warm-up, each ``round_s`` after that is a round.
+    """
+
+    tenant: Tenant
+    target: Target
+    concurrency: int | None
+    requests: Iterator[PlannedRequest]
+
+
+@dataclass(slots=True)
+class DriveReport:
+    """How it went. ``window_ns`` is [start, end) of the measured window on the records' clock.
+
+    ``client`` is the load generator's account of itself (see :mod:`fairshare.load.selfcheck`).
+    """
+
+    window_ns: tuple[int, int]
+    end_ns: int
+    stopped: bool
+    client: dict[str, Any] = field(default_factory=dict)
+
+
+async def drive(
+    loads: Sequence[TenantLoad],
+    timing: Timing,
+    sink: Sink,
+    *,
+    stop: asyncio.Event,
+    on_window: Callable[[str], None] | None = None,
+) -> DriveReport:
+    """Run one cell's load: all tenants from one barrier, which is t = 0 of the records.
+
+    ``sink`` gets each record when it is complete. ``stop`` ends it early: nothing more is sent,
+    what is in flight is cancelled (UNFINISHED, or its own error if that comes first). ``on_window``
+    is told ``warmup``, ``measure`` and ``drain`` as they begin.
+
+    Raises:
+        SpecError: a request has no prompt in the form that its server takes.
+        Exception: whatever ``sink`` raised, after everything was stopped.
+    """
+    check = SelfCheck({load.tenant.name: load.concurrency for load in loads})
+    flights = Flights(sink, check)
+    async with AsyncExitStack() as stack:
+        transports: dict[str, Transport] = {}
+        for load in loads:
+            if load.target.base_url not in transports:
+                transport = transports[load.target.base_url] = AiohttpTransport(
+                    load.target.base_url
+                )
+                stack.push_async_callback(transport.close)
+        senders = [_sender(load, transports[load.target.base_url], flights) for load in loads]
+        names = [load.tenant.name for load in loads]
+        conductor = Conductor(
+            senders,
+            flights,
+            check=check,
+            timing=timing,
+            tenants=names,
+            on_window=on_window or (lambda phase: None),
+        )
+        watch = asyncio.create_task(stop.wait())
+        watch.add_done_callback(lambda task: None if task.cancelled() else conductor.stop())
+        stack.callback(watch.cancel)
+        stack.push_async_callback(_land_all, flights, senders)
+        with collection_paused():
+            await conductor.run()
+    if flights.error is not None:
+        raise flights.error
+    return DriveReport(
+        window_ns=conductor.window_ns,
+        end_ns=time.monotonic_ns() - flights.origin_ns,
+        stopped=conductor.stopped,
+        client=check.report(),
+    )
+
+
+def _sender(load: TenantLoad, transport: Transport, flights: Flights) -> Sender:
+    closed = load.concurrency is not None
+    ahead = min(2 * (load.concurrency or 0), MAX_CLOSED_LOOP_AHEAD) if closed else OPEN_LOOP_AHEAD
+    queue = RequestQueue(load.target, load.requests, ahead=ahead, on_error=flights.fail)
+    queue.prime()
+    lane = Lane(load.target, transport, load.target.headers(), queue)
+    if load.concurrency is None:
+        first = queue.peek()
+        if first is not None and first.intended_ns is None:
+            raise ValueError(f"{load.tenant.name}: an open loop needs a plan with times")
+        return ScheduledSender(lane, flights)
+    arrival = load.tenant.arrival
+    think_s = arrival.think_time_s if isinstance(arrival, ClosedLoop) else 0.0
+    return ClosedSender(lane, flights, load.concurrency, think_s)
+
+
+async def _land_all(flights: Flights, senders: Sequence[Sender]) -> None:
+    """Whatever ended the run: nothing stays in flight, every request has its record."""
+    for sender in senders:
+        sender.shut(0)
+    flights.cancel()
+    if flights.active:
+        await asyncio.wait(flights.active)

@@ -1,0 +1,167 @@
+"""One request and its answer, written into one record."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from fairshare.load.lane import Lane
+from fairshare.load.target import Target
+from fairshare.load.transport import TransportError
+from fairshare.load.watchdog import Watchdog
+from fairshare.records import ErrorKind, RequestRecord
+from fairshare.wire.answer import AnswerReader, WireError, error_of_body, excerpt
+from fairshare.wire.sse import SseSplitter
+
+UNFINISHED_TEXT = "still running when the cell ended; cancelled by the load generator"
+MAX_TEXT = 300  # characters of an error's text
+MAX_WHOLE_BYTES = 64 << 20  # an answer that is not streamed
+MAX_ERROR_BYTES = 1 << 16  # what is read of an answer that is only quoted
+
+
+class Exchange:
+    """Receives one answer: stamps tokens into the record, then says how it ended.
+
+    ``last_ns`` is when the stream last said something, from its first token on: before that,
+    silence is the server's queue, which is no stall.
+    """
+
+    def __init__(self, target: Target, record: RequestRecord, origin_ns: int) -> None:
+        self.last_ns: int | None = None
+        self._record = record
+        self._origin_ns = origin_ns
+        self._stream = target.stream
+        self._api_key = target.api_key
+        self._reader: AnswerReader = target.reader()
+        self._splitter = SseSplitter()
+        self._body: bytearray | None = None  # collected instead of parsed as it comes
+        self._limit = MAX_WHOLE_BYTES
+        self._content_type = ""
+        self._seen_event = False
+
+    def on_headers(self, now_ns: int, status: int, content_type: str) -> None:
+        """Note status and time; decide whether the body is a stream to parse."""
+        self._record.headers_ns = now_ns - self._origin_ns
+        self._record.status = status
+        self._content_type = content_type.partition(";")[0].strip().lower()
+        if status != 200 or not self._stream or self._content_type != "text/event-stream":
+            self._body = bytearray()
+            if status != 200 or self._stream:
+                self._limit = MAX_ERROR_BYTES
+
+    def on_data(self, now_ns: int, data: bytes) -> bool:
+        """Take bytes of the body; return whether the answer is complete."""
+        if self._body is not None:
+            self._body += data
+            if len(self._body) > self._limit:
+                raise self._not_expected()
+            return False
+        at_ns = now_ns - self._origin_ns
+        if self.last_ns is not None:
+            self.last_ns = now_ns
+        return self._events(at_ns, self._splitter.feed(data))
+
+    def on_end(self, now_ns: int) -> None:
+        """The body has ended: parse what was collected, or the stream's last event."""
+        at_ns = now_ns - self._origin_ns
+        self._record.end_ns = at_ns
+        if self._body is None:
+            self._events(at_ns, self._splitter.close())
+            return
+        if self._record.status != 200:
+            return
+        if self._stream:
+            raise self._not_expected()
+        if tokens := self._reader.whole(bytes(self._body)):
+            self._tokens(at_ns, tokens)
+
+    def _events(self, at_ns: int, events: list[bytes]) -> bool:
+        answer = self._reader.answer
+        for event in events:
+            self._seen_event = True
+            if tokens := self._reader.event(event):
+                self._tokens(at_ns, tokens)
+            if answer.done:
+                self._record.end_ns = at_ns
+                return True
+        return False
+
+    def _tokens(self, at_ns: int, tokens: int) -> None:
+        record = self._record
+        if record.first_token_ns is None:
+            record.first_token_ns = at_ns
+            self.last_ns = at_ns + self._origin_ns
+        record.chunk_ns.append(at_ns)
+        record.chunk_tokens.append(tokens)
+
+    def _not_expected(self) -> WireError:
+        expected = "an event stream" if self._stream else "an answer of bounded size"
+        return WireError(
+            f"expected {expected}, got {self._content_type or 'an untyped body'}: "
+            f"{excerpt(bytes(self._body or b''))}"
+        )
+
+    def conclude(self, broke: tuple[ErrorKind, str] | None, now_ns: int) -> None:
+        """Fill in the rest of the record; ``broke`` is what ended the exchange early, if anything.
+
+        What the server itself said (a status, an error message) goes before how the connection
+        ended; an answer that is complete stays good whatever became of its connection.
+        """
+        record, answer = self._record, self._reader.answer
+        record.finish_reason = answer.finish_reason
+        record.prompt_tokens = answer.prompt_tokens
+        record.cached_tokens = answer.cached_tokens
+        record.output_tokens = answer.output_tokens
+        if record.end_ns is None or (broke and not answer.done):
+            record.end_ns = now_ns - self._origin_ns
+        failure = self._http_failure() or self._answer_failure(broke)
+        if failure is not None:
+            record.error, text = failure
+            if self._api_key:  # some servers quote the key that they refuse
+                text = text.replace(self._api_key, "***")
+            record.error_text = " ".join(text.split())[:MAX_TEXT]
+
+    def _http_failure(self) -> tuple[ErrorKind, str] | None:
+        status = self._record.status
+        if status is None or status == 200:
+            return None
+        said = error_of_body(bytes(self._body or b""))
+        text = f"{status}: {said}" if said else str(status)
+        if 400 <= status < 500:
+            return ErrorKind.HTTP_4XX, text
+        if 500 <= status < 600:
+            return ErrorKind.HTTP_5XX, text
+        return ErrorKind.BAD_RESPONSE, f"status {text}"
+
+    def _answer_failure(self, broke: tuple[ErrorKind, str] | None) -> tuple[ErrorKind, str] | None:
+        failure = self._reader.answer.failure()
+        if broke is None:
+            if self._stream and not self._seen_event:
+                return ErrorKind.BAD_RESPONSE, "the stream ended without a single event"
+            return failure
+        if failure is None or failure[0] is ErrorKind.SERVER_ERROR:
+            return failure
+        return broke
+
+
+async def perform(lane: Lane, body: bytes, record: RequestRecord, origin_ns: int) -> None:
+    """Send one request and complete its record, whatever happens.
+
+    Cancellation is an outcome too: the record says UNFINISHED, and nothing is raised.
+    """
+    target = lane.target
+    exchange = Exchange(target, record, origin_ns)
+    broke: tuple[ErrorKind, str] | None = None
+    record.sent_ns = time.monotonic_ns() - origin_ns
+    try:
+        with Watchdog(exchange, timeout_s=target.timeout_s, stall_s=target.stall_s):
+            await lane.transport.post(target.path, lane.headers, body, exchange)
+    except TransportError as error:
+        broke = error.kind, error.text
+    except WireError as error:
+        broke = ErrorKind.BAD_RESPONSE, str(error)
+    except asyncio.CancelledError:
+        broke = ErrorKind.UNFINISHED, UNFINISHED_TEXT
+    except Exception as error:  # one record whatever happens; the text tells
+        broke = ErrorKind.CLIENT, f"{type(error).__name__}: {error}"
+    exchange.conclude(broke, time.monotonic_ns())

@@ -1,0 +1,146 @@
+"""Whether the load generator itself was in the way: its lag, its lateness, its CPU time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fairshare.records import Phase, RequestRecord
+from fairshare.units import NS_PER_S
+
+SAMPLE_EVERY_S = 0.05
+
+# Loop lag is an error of every timestamp; a twentieth of a usual TTFT limit of 400 ms is 20 ms.
+MAX_LOOP_LAG_P99_MS = 20.0
+# Timers are exact to about 1 ms; ten times that bunches up arrivals that were to be spread.
+MAX_SCHEDULE_LAG_P99_MS = 10.0
+# With less, another concurrency was measured than the one in the table.
+MIN_ACHIEVED_FRACTION = 0.95
+# One thread drives everything: at nine tenths of a core it queues work of its own.
+MAX_CPU_FRACTION = 0.9
+
+
+@dataclass(slots=True)
+class _Share:
+    """One tenant's time, summed over its requests: in flight, and waiting for us to send."""
+
+    busy_ns: int = 0
+    late_ns: int = 0
+
+
+class SelfCheck:
+    """Watches the measured window. ``concurrency`` is what was asked for, None in open loop."""
+
+    def __init__(self, concurrency: Mapping[str, int | None]) -> None:
+        self._concurrency = dict(concurrency)
+        self._shares = {tenant: _Share() for tenant in concurrency}
+        self._loop_lag_ns = array("q")
+        self._schedule_lag_ns = array("q")
+        self._span: tuple[int, int | None] | None = None  # while requests are sent, record clock
+        self._watched_ns = 0
+        self._cpu_s = 0.0
+        self._cpu_started_s = 0.0
+        self._due_s = 0.0
+        self._handle: asyncio.TimerHandle | None = None
+
+    def begin(self, now_ns: int) -> None:
+        """Requests are sent and measured from now on (on the clock of the records)."""
+        self._span = (now_ns, None)
+        self._cpu_started_s = time.process_time()
+        self._arm()
+
+    def end(self, now_ns: int) -> None:
+        """No more requests are sent, until the next :meth:`begin`."""
+        if self._span is None or self._span[1] is not None:
+            return
+        self._span = (self._span[0], now_ns)
+        self._watched_ns += now_ns - self._span[0]
+        self._cpu_s += time.process_time() - self._cpu_started_s
+        if self._handle is not None:
+            self._handle.cancel()
+
+    def add(self, record: RequestRecord, *, scheduled: bool) -> None:
+        """Account for a complete record; ``scheduled`` says that it was an open-loop request."""
+        sent_ns = record.sent_ns if record.sent_ns is not None else record.end_ns
+        if sent_ns is None or record.end_ns is None:
+            return
+        if scheduled and record.phase is Phase.MEASURE:
+            self._schedule_lag_ns.append(sent_ns - record.intended_ns)
+        share = self._shares[record.tenant]
+        share.busy_ns += self._overlap_ns(sent_ns, record.end_ns)
+        share.late_ns += self._overlap_ns(record.intended_ns, sent_ns)
+
+    def report(self) -> dict[str, Any]:
+        """The account, as ``cell.json`` keeps it; times in ms."""
+        loop_lag, schedule_lag = _summary_ms(self._loop_lag_ns), _summary_ms(self._schedule_lag_ns)
+        watched_s = self._watched_ns / NS_PER_S
+        cpu_fraction = self._cpu_s / watched_s if watched_s > 0 else None
+        reasons = []
+        if _exceeds(loop_lag["p99"], MAX_LOOP_LAG_P99_MS):
+            reasons.append(f"the event loop lagged by {loop_lag['p99']:.1f} ms at P99")
+        if _exceeds(schedule_lag["p99"], MAX_SCHEDULE_LAG_P99_MS):
+            reasons.append(f"sends were late by {schedule_lag['p99']:.1f} ms at P99")
+        if _exceeds(cpu_fraction, MAX_CPU_FRACTION):
+            reasons.append(f"the client used {cpu_fraction:.0%} of a core")
+        reasons += self._short_tenants()
+        return {
+            "loop_lag_ms": loop_lag,
+            "schedule_lag_ms": schedule_lag,
+            "concurrency": {tenant: self._achieved(tenant) for tenant in self._shares},
+            "cpu_fraction": cpu_fraction,
+            "client_limited": bool(reasons),
+            "reasons": reasons,
+        }
+
+    def _short_tenants(self) -> list[str]:
+        reasons = []
+        for tenant, share in self._shares.items():
+            wanted_ns = share.busy_ns + share.late_ns
+            if self._concurrency[tenant] is None or not wanted_ns:
+                continue
+            fraction = share.busy_ns / wanted_ns
+            if fraction < MIN_ACHIEVED_FRACTION:
+                reasons.append(f"{tenant} had {fraction:.0%} of its concurrency: sends came late")
+        return reasons
+
+    def _achieved(self, tenant: str) -> dict[str, float | None]:
+        busy_ns = self._shares[tenant].busy_ns
+        return {
+            "requested": self._concurrency[tenant],
+            "achieved": busy_ns / self._watched_ns if self._watched_ns else None,
+        }
+
+    def _overlap_ns(self, start_ns: int, end_ns: int) -> int:
+        if self._span is None:
+            return 0
+        first, last = self._span
+        return max(0, (end_ns if last is None else min(end_ns, last)) - max(start_ns, first))
+
+    def _arm(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._due_s = time.monotonic() + SAMPLE_EVERY_S
+        self._handle = loop.call_later(SAMPLE_EVERY_S, self._sample)
+
+    def _sample(self) -> None:
+        self._loop_lag_ns.append(max(0, round((time.monotonic() - self._due_s) * NS_PER_S)))
+        self._arm()
+
+
+def _exceeds(value: float | None, limit: float) -> bool:
+    return value is not None and value > limit
+
+
+def _summary_ms(values_ns: Sequence[int]) -> dict[str, float | None]:
+    """Median, P99 (nearest rank) and maximum in ms; None without values."""
+    ordered = sorted(values_ns)
+    if not ordered:
+        return {"p50": None, "p99": None, "max": None}
+
+    def rank(percent: int) -> float:
+        return ordered[max(0, -(-percent * len(ordered) // 100) - 1)] / 1e6
+
+    return {"p50": rank(50), "p99": rank(99), "max": ordered[-1] / 1e6}

@@ -1,0 +1,147 @@
+"""When requests are sent: by N clients that wait for their answers, or by a schedule that does not.
+
+Both work by callbacks of the event loop, so that a send is late by no more than the loop is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from fairshare.load.flights import Flights
+from fairshare.load.lane import Lane
+from fairshare.records import RequestRecord
+from fairshare.units import NS_PER_S
+
+# A server that refuses at once would otherwise be asked as fast as the client can: a failure costs
+# its client a pause that doubles with each further one. The pause is not counted as lateness.
+FAILURE_PAUSE_S = 0.1
+MAX_FAILURE_PAUSE_S = 1.0
+
+
+class Sender(Protocol):
+    """Sends one tenant's requests while it is open."""
+
+    def starters(self, start_ns: int, plan_ns: int) -> list[Callable[[], None]]:
+        """What to call, in turn with other tenants', to begin sending at ``start_ns``.
+
+        ``plan_ns`` is the moment of the plan (of ``PlannedRequest.intended_ns``) that falls
+        on ``start_ns``.
+        """
+        ...
+
+    def shut(self, end_ns: int) -> None:
+        """Send what was still meant to be sent before ``end_ns``, then no more."""
+        ...
+
+
+class ScheduledSender:
+    """Open loop: sends at the planned times whatever the server does, without a cap."""
+
+    def __init__(self, lane: Lane, flights: Flights) -> None:
+        self._lane = lane
+        self._flights = flights
+        self._shift_ns = 0
+        self._handle: asyncio.TimerHandle | None = None
+
+    def starters(self, start_ns: int, plan_ns: int) -> list[Callable[[], None]]:
+        """One call, which arms the timer of the first request."""
+        self._shift_ns = start_ns - plan_ns
+        return [self._fire]
+
+    def shut(self, end_ns: int) -> None:
+        """Send what was meant to be sent before ``end_ns``, however late, then no more."""
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+        self._send_before(end_ns)
+
+    def _fire(self) -> None:
+        next_ns = self._send_before(time.monotonic_ns() + 1)
+        if next_ns is not None:
+            delay_s = (next_ns - time.monotonic_ns()) / NS_PER_S
+            self._handle = asyncio.get_running_loop().call_later(max(delay_s, 0), self._fire)
+
+    def _send_before(self, end_ns: int) -> int | None:
+        """Send what is due before ``end_ns``; return when the next is due, None if never."""
+        queue = self._lane.queue
+        while (request := queue.peek()) is not None:
+            assert request.intended_ns is not None  # noqa: S101  (the driver checked the plan)
+            intended_ns = request.intended_ns + self._shift_ns
+            if intended_ns >= end_ns:
+                return intended_ns
+            queue.take()
+            self._flights.launch(self._lane, request, intended_ns)
+        return None
+
+
+class ClosedSender:
+    """Closed loop: ``concurrency`` clients, each with one request in flight or thinking."""
+
+    def __init__(self, lane: Lane, flights: Flights, concurrency: int, think_s: float) -> None:
+        self._clients = [_Client(lane, flights, think_s) for _ in range(concurrency)]
+
+    def starters(self, start_ns: int, plan_ns: int) -> list[Callable[[], None]]:
+        """One call for each client, which sends its first request."""
+        del plan_ns  # a closed loop has no plan of times
+        return [client.starter(start_ns) for client in self._clients]
+
+    def shut(self, end_ns: int) -> None:
+        """Let no client send again."""
+        del end_ns  # a client's next request is meant to be sent when it is free: now or later
+        for client in self._clients:
+            client.shut()
+
+
+class _Client:
+    """Waits for an answer, thinks, asks again."""
+
+    def __init__(self, lane: Lane, flights: Flights, think_s: float) -> None:
+        self._lane = lane
+        self._flights = flights
+        self._think_s = think_s
+        self._failures = 0
+        self._session = 0  # which opening a request belongs to
+        self._open = False
+        self._handle: asyncio.TimerHandle | None = None
+
+    def starter(self, start_ns: int) -> Callable[[], None]:
+        self._open = True
+        self._session += 1
+        return lambda: self._send(start_ns)
+
+    def shut(self) -> None:
+        self._open = False
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _send(self, intended_ns: int) -> None:
+        self._handle = None
+        if not self._open or (request := self._lane.queue.take()) is None:
+            return
+        session = self._session
+        self._flights.launch(
+            self._lane, request, intended_ns, lambda record: self._done(record, session)
+        )
+
+    def _done(self, record: RequestRecord, session: int) -> None:
+        self._failures = 0 if record.ok else self._failures + 1
+        if not self._open or session != self._session:
+            return
+        assert record.end_ns is not None  # noqa: S101  (it is complete)
+        free_ns = record.end_ns + self._flights.origin_ns
+        intended_ns = free_ns + round((self._think_s + self._failure_pause_s()) * NS_PER_S)
+        delay_s = (intended_ns - time.monotonic_ns()) / NS_PER_S
+        if delay_s <= 0:
+            self._send(intended_ns)
+        else:
+            loop = asyncio.get_running_loop()
+            self._handle = loop.call_later(delay_s, self._send, intended_ns)
+
+    def _failure_pause_s(self) -> float:
+        if not self._failures:
+            return 0.0
+        return min(FAILURE_PAUSE_S * 2.0 ** min(self._failures - 1, 10), MAX_FAILURE_PAUSE_S)
