@@ -1,0 +1,176 @@
+"""The HTTP side of the virtual server: OpenAI's routes, health and metrics, on aiohttp."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import os
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from aiohttp import web
+from aiohttp.http import HttpVersion11
+
+from fairshare.virtual.answers import AnswerWriter
+from fairshare.virtual.engine import Sequence, Step
+from fairshare.virtual.gauges import Counters, exposition
+from fairshare.virtual.realtime import RealTimeEngine
+from fairshare.virtual.requests import RequestError, Served, parse_request
+
+_MAX_BODY_BYTES = 64 * 1024 * 1024
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass(eq=False, slots=True)
+class _Open:
+    """A request that is being answered. ``transport`` is None if the answer is not streamed."""
+
+    writer: AnswerWriter
+    sequence: Sequence
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+    transport: asyncio.WriteTransport | None = None
+    chunked: bool = True
+
+
+class Frontend:
+    """Takes requests to the engine and tokens back to the connections."""
+
+    def __init__(
+        self, served: Served, *, front_end_s: float, api_key: str | None, dies_after: int | None
+    ) -> None:
+        self.served = served
+        self.counters = Counters()
+        self._front_end_s = front_end_s
+        self._api_key = api_key
+        self._dies_after = dies_after
+        self._open: dict[str, _Open] = {}
+        self._arriving = 0
+        self._engine: RealTimeEngine | None = None
+
+    @property
+    def engine(self) -> RealTimeEngine:
+        """The engine behind this front end."""
+        if self._engine is None:
+            raise RuntimeError("no engine is attached")
+        return self._engine
+
+    def attach(self, engine: RealTimeEngine) -> None:
+        """Serve from ``engine``, whose steps must come to :meth:`deliver`."""
+        self._engine = engine
+
+    def application(self) -> web.Application:
+        """The routes."""
+        app = web.Application(client_max_size=_MAX_BODY_BYTES, middlewares=[self._guard])
+        app.router.add_get("/health", self._health)
+        app.router.add_get("/v1/models", self._models)
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_post("/v1/completions", self._completions)
+        app.router.add_post("/v1/chat/completions", self._chat)
+        return app
+
+    def deliver(self, step: Step) -> None:
+        """Write a step's tokens, one write for each connection.
+
+        Straight to the transport and not through the response: its ``write`` would make every
+        stream wait for the slowest reader. What a reader does not take is buffered; an answer is
+        small and ends.
+        """
+        for sequence in step.emitted:
+            request = self._open.get(sequence.id)
+            if request is None:
+                continue  # the client has gone since the step began
+            self.counters.generation_tokens += 1
+            over = request.writer.next_token(last=sequence.generated >= sequence.max_tokens)
+            if request.transport is not None:
+                event = request.writer.event()
+                if request.chunked:
+                    event = b"%x\r\n%b\r\n" % (len(event), event)
+                request.transport.write(event)
+            if over:
+                self.counters.finished[request.writer.finish_reason or ""] += 1
+                self.counters.prompt_tokens += sequence.prompt_tokens
+                self.engine.engine.remove(sequence)
+                del self._open[sequence.id]
+                request.done.set()
+        if self._dies_after is not None and self.counters.generation_tokens >= self._dies_after:
+            os._exit(1)  # as a crash does: no clean-up, streams break off
+
+    async def _completions(self, request: web.Request) -> web.StreamResponse:
+        return await self._serve(request, chat=False)
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        return await self._serve(request, chat=True)
+
+    async def _serve(self, request: web.Request, *, chat: bool) -> web.StreamResponse:
+        try:
+            body: Any = orjson.loads(await request.read())
+            parsed = parse_request(body, self.served, chat=chat)
+        except orjson.JSONDecodeError as error:
+            refusal = RequestError(f"the body is not JSON: {error}")
+            return web.json_response(refusal.body, status=400)
+        except RequestError as error:
+            return web.json_response(error.body, status=error.status)
+        writer = AnswerWriter(parsed, self.served.model_name, self.served.vocab_size)
+        sequence = Sequence(writer.id, len(parsed.prompt), parsed.max_tokens)
+        entry = _Open(writer, sequence)
+        if not parsed.stream:
+            await self._answered(entry)
+            return web.Response(body=writer.whole(), content_type="application/json")
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
+        entry.chunked = request.version >= HttpVersion11
+        if entry.chunked:
+            response.enable_chunked_encoding()
+        await response.prepare(request)
+        entry.transport = request.transport
+        await self._answered(entry)
+        await response.write_eof()
+        return response
+
+    async def _answered(self, entry: _Open) -> None:
+        """Run a request to its end; leaves nothing in the engine if the client goes first."""
+        self._arriving += 1
+        try:
+            await asyncio.sleep(self._front_end_s)
+        finally:
+            self._arriving -= 1
+        self._open[entry.sequence.id] = entry
+        self.engine.add(entry.sequence)
+        try:
+            await entry.done.wait()
+        finally:
+            if self._open.pop(entry.sequence.id, None) is not None:
+                self.engine.engine.remove(entry.sequence)
+
+    async def _health(self, _: web.Request) -> web.Response:
+        return web.Response()
+
+    async def _models(self, _: web.Request) -> web.Response:
+        model = {
+            "id": self.served.model_name,
+            "object": "model",
+            "created": int(time.time()),
+            "owned_by": "fairshare",
+            "root": self.engine.engine.model.name,
+            "parent": None,
+            "max_model_len": self.served.max_model_len,
+        }
+        return web.json_response({"object": "list", "data": [model]})
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        engine = self.engine
+        text = exposition(
+            self.served.model_name, engine.engine, self.counters, engine.dilation, self._arriving
+        )
+        return web.Response(text=text)
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if self._api_key and request.path.startswith("/v1"):
+            scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+            matches = hmac.compare_digest(key.encode(), self._api_key.encode())
+            if scheme.lower() != "bearer" or not matches:
+                return web.json_response({"error": "Unauthorized"}, status=401)
+        return await handler(request)

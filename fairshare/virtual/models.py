@@ -1,0 +1,84 @@
+"""The models that the simulated GPU can serve: sizes only, no weights."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+from fairshare.errors import SpecError
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualModel:
+    """What a step of a dense 16-bit transformer costs follows from these numbers.
+
+    ``streamed_bytes`` is what one step reads of the weights (without the input embedding);
+    ``linear_params`` are the weights of the layers' matrix products.
+    """
+
+    name: str
+    evidence: str
+    linear_params: int
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab_size: int
+    weight_bytes: int
+    streamed_bytes: int
+    kv_bytes_per_token: int
+    max_model_len: int
+    eos_token_ids: tuple[int, ...]
+
+    @property
+    def linear_flops_per_token(self) -> int:
+        """FLOPs of all layers' matrix products for one token."""
+        return 2 * self.linear_params
+
+    @property
+    def head_flops_per_sample(self) -> int:
+        """FLOPs of the output head for one token that is sampled."""
+        return 2 * self.vocab_size * self.hidden
+
+    @property
+    def attention_flops_per_pair(self) -> int:
+        """FLOPs of attention in all layers for one pair of token and context token."""
+        return 4 * self.layers * self.heads * self.head_dim
+
+
+@cache
+def virtual_models() -> dict[str, VirtualModel]:
+    """Every model by name, from the data file beside this module."""
+    path = Path(__file__).with_name("models.yaml")
+    entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return {
+        name: VirtualModel(name=name, **{**facts, "eos_token_ids": tuple(facts["eos_token_ids"])})
+        for name, facts in entries.items()
+    }
+
+
+def model_names() -> tuple[str, ...]:
+    """Names that :func:`virtual_model` knows."""
+    return tuple(virtual_models())
+
+
+def virtual_model(name: str) -> VirtualModel:
+    """The model called ``name``.
+
+    Raises:
+        SpecError: there is none; the hint lists those that are known.
+    """
+    known = virtual_models()
+    if name in known:
+        return known[name]
+    close = difflib.get_close_matches(name.lower(), known, n=1)
+    meant = f"did you mean {close[0]}? " if close else ""
+    raise SpecError(
+        f"the virtual GPU has no model named {name!r}",
+        hint=f"{meant}known: {', '.join(sorted(known))}",
+    )

@@ -1,0 +1,130 @@
+"""How long one engine iteration takes on a GPU: pure functions of model, batch and device.
+
+A step is described by three times on the *whole* device: compute ``C``, memory traffic ``M`` and
+a latency ``L`` (launch gaps, small kernels) that no share changes. On a share it takes
+``L + ((C/s)^k + (M/b)^k)^(1/k)`` with ``s`` the fraction of the SMs and ``b`` of the memory
+bandwidth. The formulas and where each constant comes from: ``docs/virtual-gpu.md``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from fairshare.virtual.models import VirtualModel
+
+
+class Gpu(Protocol):
+    """What the physics needs to know of a device."""
+
+    @property
+    def peak_flops(self) -> float:
+        """Dense 16-bit FLOP/s at peak."""
+        ...
+
+    @property
+    def bandwidth_bytes_s(self) -> float:
+        """Peak memory bandwidth in bytes/s."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Constants:
+    """The fitted and borrowed numbers of the model, with the evidence for each.
+
+    Evidence: *fitted* on published A100-40 measurements (NVIDIA Dynamo, Qwen3-4B), *derived* from
+    other published data, *inferred* from one source without a check.
+    """
+
+    compute_efficiency: float = 0.635  # fitted 0.61-0.64; A100 kernel profiles 0.66-0.73
+    memory_efficiency: float = 0.85  # fitted 0.83-0.86
+    layer_latency_s: float = 60e-6  # fitted 58-62 us
+    overlap_exponent: float = 2.2  # derived from A100 GEMM times; anything in 1.0-2.2 fits
+    bandwidth_knee: float = 0.16  # derived from H200 decode time against SM count, 0.14-0.19
+    timeslice_tax: float = 1.11  # fitted; a vision model on an A100-80 gives the same
+    oversubscription: float = 1.19  # inferred from one vision model under MPS, 1.17-1.21
+    eager_host_s_per_layer: float = 39e-3 / 36  # published for one host: 39 ms for 36 layers
+    front_end_s: float = 0.037  # fitted 37-42 ms: HTTP, tokenizer, scheduling of that site
+
+
+PUBLISHED = Constants()
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one iteration computes, in tokens.
+
+    ``prompt_tokens`` are computed now by prefill (P), ``decoding`` sequences decode one token each
+    (D), ``sampled`` sequences produce a token (S), ``decode_context`` is the KV length that the
+    decoding sequences read, ``chunk_starts`` the sum of tokens that lie before each prompt chunk,
+    and ``chunk_pairs`` the sum over chunks of ``c * (start + c / 2)``.
+    """
+
+    prompt_tokens: int = 0
+    decoding: int = 0
+    sampled: int = 0
+    decode_context: int = 0
+    chunk_starts: int = 0
+    chunk_pairs: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """One step's cost on the whole device, in seconds.
+
+    ``host_s`` is the least time a step takes because the host cannot launch it faster.
+    """
+
+    compute_s: float
+    memory_s: float
+    latency_s: float
+    host_s: float = 0.0
+
+
+def step_demand(
+    gpu: Gpu,
+    model: VirtualModel,
+    batch: Batch,
+    constants: Constants = PUBLISHED,
+    *,
+    eager: bool = False,
+) -> Demand:
+    """What ``batch`` demands of ``gpu`` (section "One step" of ``docs/virtual-gpu.md``)."""
+    tokens = batch.prompt_tokens + batch.decoding
+    flops = (
+        model.linear_flops_per_token * tokens
+        + model.head_flops_per_sample * batch.sampled
+        + model.attention_flops_per_pair * (batch.chunk_pairs + batch.decode_context)
+    )
+    moved = model.streamed_bytes + model.kv_bytes_per_token * (
+        batch.decode_context + batch.chunk_starts + tokens
+    )
+    return Demand(
+        compute_s=flops / (constants.compute_efficiency * gpu.peak_flops),
+        memory_s=moved / (constants.memory_efficiency * gpu.bandwidth_bytes_s),
+        latency_s=model.layers * constants.layer_latency_s,
+        host_s=model.layers * constants.eager_host_s_per_layer if eager else 0.0,
+    )
+
+
+def work_s(
+    demand: Demand, sm_share: float, bandwidth_share: float, constants: Constants = PUBLISHED
+) -> float:
+    """Seconds of the compute and memory part of a step on a share of the device."""
+    k = constants.overlap_exponent
+    compute = demand.compute_s / sm_share
+    memory = demand.memory_s / bandwidth_share
+    longer = max(compute, memory)
+    if longer == 0:
+        return 0.0
+    # Divided by the longer one so that the powers neither overflow nor vanish.
+    return float(longer * ((compute / longer) ** k + (memory / longer) ** k) ** (1 / k))
+
+
+def drawable_bandwidth(sm_share: float, constants: Constants = PUBLISHED) -> float:
+    """Fraction of the device's bandwidth that a fraction of its SMs can draw.
+
+    ``bw(s) = (1 + a) s / (s + a)``: 1 at 1, 0.88 at a half, 0.55 at a seventh.
+    """
+    a = constants.bandwidth_knee
+    return (1 + a) * sm_share / (sm_share + a)
