@@ -1,0 +1,187 @@
+"""Repetitions brought together: one figure per mode, concurrency and tenant, with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fairshare.analysis.model import Analysis, CellAnalysis
+from fairshare.analysis.stats import ENOUGH_FOR_P99, Interval, t_interval
+from fairshare.records import Mark, Mode, Provenance
+
+HIGHER_IS_BETTER = {
+    "output_tokens_per_s": True,
+    "total_tokens_per_s": True,
+    "requests_per_s": True,
+    "ttft_p50_s": False,
+    "ttft_p99_s": False,
+    "tpot_p50_s": False,
+    "e2e_p50_s": False,
+    "e2e_p99_s": False,
+    "slo_attainment": True,
+    "jain": True,
+}
+"""Metrics in which modes compete, and which way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """The mean over repetitions. ``across_runs`` tells what the interval is an interval of."""
+
+    value: float
+    interval: Interval | None
+    across_runs: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What is compared within: figures of different settings answer different questions."""
+
+    scenario: str
+    load_scale: float
+    concurrency: int | None
+
+    @property
+    def label(self) -> str:
+        """For people: ``two-tenants, concurrency 4``."""
+        parts = [self.scenario]
+        if self.concurrency is not None:
+            parts.append(f"concurrency {self.concurrency}")
+        if self.load_scale != 1.0:
+            parts.append(f"load x{self.load_scale:g}")
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One tenant (None: all) under one mode in one setting, over all repetitions."""
+
+    setting: Setting
+    mode: Mode
+    label: str
+    policy: str
+    provenance: Provenance
+    tenant: str | None
+    repetitions: int
+    marks: tuple[Mark, ...]
+    estimates: Mapping[str, Estimate]
+    errors: Mapping[str, int]
+    few_for_p99: bool
+    best: frozenset[str] = frozenset()
+    """Metrics in which no other mode comes as good, intervals included."""
+
+    @property
+    def mode_label(self) -> str:
+        """The mode as shown to people, with the policy where it is not the default."""
+        return self.label if self.policy == "fcfs" else f"{self.label} + {self.policy}"
+
+    def value(self, name: str) -> float | None:
+        """The mean of a metric; None where it was not measured."""
+        return self.estimates[name].value if name in self.estimates else None
+
+
+def rows(analysis: Analysis) -> list[Row]:
+    """All rows, by setting, mode and tenant, with the best of each column found."""
+    groups: dict[tuple[object, ...], list[CellAnalysis]] = {}
+    for cell in analysis.measured:
+        key, result = cell.result.key, cell.result
+        setting = Setting(key.scenario, key.load_scale, key.concurrency)
+        identity = (setting, key.mode, result.label, key.policy, result.provenance)
+        groups.setdefault(identity, []).append(cell)
+    order = _tenant_order(analysis)
+    made = [row for cells in groups.values() for row in _rows(cells, order)]
+    return _with_best(made)
+
+
+def settings(made: Iterable[Row]) -> list[Setting]:
+    """The settings of ``made``, each once, in order."""
+    return list(dict.fromkeys(row.setting for row in made))
+
+
+def _tenant_order(analysis: Analysis) -> list[str | None]:
+    """The scenario's own order, as cells that hold all tenants have it; the total last."""
+    fullest_first = sorted(analysis.measured, key=lambda cell: -len(cell.tenants))
+    names = (row.tenant for cell in fullest_first for row in cell.tenants)
+    return [*dict.fromkeys(names), None]
+
+
+def _rows(cells: list[CellAnalysis], order: list[str | None]) -> list[Row]:
+    present = {row.tenant for cell in cells for row in cell.rows()}
+    tenants = [tenant for tenant in order if tenant in present]
+    return [_row(cells, tenant) for tenant in tenants]
+
+
+def _row(cells: list[CellAnalysis], tenant: str | None) -> Row:
+    first = cells[0].result
+    found = [(cell, row) for cell in cells for row in cell.rows() if row.tenant == tenant]
+    samples: dict[str, list[float]] = {}
+    within: dict[str, Interval] = {}
+    errors: dict[str, int] = {}
+    for cell, row in found:
+        numbers = dict(row.values())
+        if tenant is None and cell.fairness is not None:
+            numbers |= cell.fairness.values()
+            if cell.fairness.interval is not None:
+                within["jain"] = cell.fairness.interval
+        for name, ratio in cell.slowdown.get(tenant or "", {}).items() if tenant else ():
+            numbers[f"slowdown_{name.removesuffix('_s')}"] = ratio
+        for name, value in numbers.items():
+            if value is not None:
+                samples.setdefault(name, []).append(float(value))
+        within |= row.intervals
+        for kind, count in row.errors.items():
+            errors[kind] = errors.get(kind, 0) + count
+    return Row(
+        setting=Setting(first.key.scenario, first.key.load_scale, first.key.concurrency),
+        mode=first.key.mode,
+        label=first.label,
+        policy=first.key.policy,
+        provenance=first.provenance,
+        tenant=tenant,
+        repetitions=len(found),
+        marks=tuple(dict.fromkeys(mark for cell, _ in found for mark in cell.marks)),
+        estimates={name: _estimate(values, within.get(name)) for name, values in samples.items()},
+        errors=errors,
+        few_for_p99=any(row.completed < ENOUGH_FOR_P99 for _, row in found),
+    )
+
+
+def _estimate(values: list[float], within: Interval | None) -> Estimate:
+    if len(values) == 1:
+        return Estimate(values[0], within, across_runs=False)
+    return Estimate(float(np.mean(values)), t_interval(values), across_runs=True)
+
+
+def _with_best(made: list[Row]) -> list[Row]:
+    """Mark what is best beyond doubt; the baseline does not compete."""
+    rivals: dict[tuple[Setting, str | None], list[Row]] = {}
+    for row in made:
+        if row.mode is not Mode.EXCLUSIVE:
+            rivals.setdefault((row.setting, row.tenant), []).append(row)
+    return [
+        _marked(row, [other for other in rivals[row.setting, row.tenant] if other is not row])
+        if row.mode is not Mode.EXCLUSIVE
+        else row
+        for row in made
+    ]
+
+
+def _marked(row: Row, others: list[Row]) -> Row:
+    best = {
+        name
+        for name, higher in HIGHER_IS_BETTER.items()
+        if others and all(_beats(row, other, name, higher=higher) for other in others)
+    }
+    return replace(row, best=frozenset(best))
+
+
+def _beats(row: Row, other: Row, name: str, *, higher: bool) -> bool:
+    """Whether ``row`` is better than ``other`` with intervals that do not overlap."""
+    mine, theirs = row.estimates.get(name), other.estimates.get(name)
+    if mine is None or theirs is None or mine.interval is None or theirs.interval is None:
+        return False
+    if higher:
+        return mine.interval.low > theirs.interval.high
+    return mine.interval.high < theirs.interval.low

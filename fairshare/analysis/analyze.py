@@ -1,0 +1,111 @@
+"""From a result store to the figures of all its cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from fairshare.analysis.arrays import Requests, columns
+from fairshare.analysis.fairness import fairness
+from fairshare.analysis.metrics import tenant_metrics
+from fairshare.analysis.model import Analysis, CellAnalysis, TenantMetrics
+from fairshare.analysis.slowdown import slowdowns
+from fairshare.records import CellStatus, Mark, Mode
+from fairshare.results import ResultStore, StoredCell
+from fairshare.units import NS_PER_S
+
+
+def analyze(store: ResultStore) -> Analysis:
+    """Compute everything from the raw records of ``store``.
+
+    Raises:
+        ResultsError: a damaged cell.
+    """
+    stored = store.cells()
+    repeated = _repetitions(stored)
+    cells = [_analyze_cell(cell, repeated) for cell in stored]
+    slowed = slowdowns(cells)
+    return Analysis(
+        name=str(store.matrix.get("name") or store.dir.resolve().name),
+        matrix=store.matrix,
+        cells=tuple(
+            replace(cell, slowdown=slowed.get(cell.result.id, {}))
+            for cell in sorted(cells, key=_order)
+        ),
+        killed=tuple(store.killed()),
+    )
+
+
+def cell_requests(stored: StoredCell) -> tuple[Requests, list[Mapping[str, Any]]]:
+    """The columns of a stored cell and its tenants, in the same order.
+
+    A tenant that only the records know is taken as closed-loop and without limits.
+    """
+    known = {tenant["name"]: tenant for tenant in stored.result.tenants}
+    requests = columns(stored.records(), tuple(known))
+    return requests, [known.get(name, {"name": name}) for name in requests.tenants]
+
+
+def window_s(stored: StoredCell) -> tuple[float, float] | None:
+    """The measured window in seconds, where the cell was measured to its end."""
+    window = stored.result.window_ns
+    if stored.result.status is not CellStatus.OK or window is None or window[1] <= window[0]:
+        return None
+    return window[0] / NS_PER_S, window[1] / NS_PER_S
+
+
+def _analyze_cell(stored: StoredCell, repeated: set[object]) -> CellAnalysis:
+    result = stored.result
+    marks = list(dict.fromkeys(result.marks))
+    window = window_s(stored)
+    if window is None:
+        return CellAnalysis(result, tuple(marks))
+    if _group(stored) not in repeated and Mark.WEAK_EVIDENCE not in marks:
+        marks.append(Mark.WEAK_EVIDENCE)
+    requests, tenants = cell_requests(stored)
+    rows = tenant_metrics(requests, window, tenants)
+    weights = [float(tenant.get("weight") or 1.0) for tenant in tenants]
+    alone = result.key.mode is Mode.EXCLUSIVE
+    return CellAnalysis(
+        result=result,
+        marks=tuple(marks),
+        window_s=window[1] - window[0],
+        tenants=tuple(rows[:-1]),
+        total=_total(rows, alone=alone),
+        fairness=None if alone or len(tenants) < 2 else fairness(requests, window, weights),
+    )
+
+
+def _total(rows: list[TenantMetrics], *, alone: bool) -> TenantMetrics | None:
+    """Tenants that had the device in turn have no common total."""
+    return None if alone else rows[-1]
+
+
+def _group(stored: StoredCell) -> object:
+    """What repetitions of the same cell have in common."""
+    return replace(stored.result.key, repetition=0)
+
+
+def _repetitions(stored: list[StoredCell]) -> set[object]:
+    """Groups that were measured more than once: their figures are not weak for that reason."""
+    seen: set[object] = set()
+    repeated: set[object] = set()
+    for cell in stored:
+        if cell.result.status is CellStatus.OK:
+            (repeated if _group(cell) in seen else seen).add(_group(cell))
+    return repeated
+
+
+def _order(cell: CellAnalysis) -> tuple[object, ...]:
+    key = cell.result.key
+    return (
+        key.scenario,
+        key.load_scale,
+        key.concurrency or 0,
+        list(Mode).index(key.mode),
+        key.policy,
+        key.repetition,
+        key.tenant or "",
+        cell.result.id,
+    )

@@ -1,0 +1,156 @@
+"""The requests of one cell as columns: what every metric is computed from."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairshare.records import ErrorKind, Phase, RequestRecord
+from fairshare.units import NS_PER_S
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+ERROR_KINDS = tuple(ErrorKind)
+_PHASES = {phase: number for number, phase in enumerate(Phase)}
+_MEASURE = _PHASES[Phase.MEASURE]
+_ERRORS: dict[ErrorKind | None, int] = {
+    None: -1,
+    **{kind: number for number, kind in enumerate(ERROR_KINDS)},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """Columns of length n, one entry per request; times in seconds since the cell's start.
+
+    What did not happen is NaN. ``error`` is an index into ``ERROR_KINDS``, -1 for a success.
+    The chunks of request ``i`` are ``chunk_s[chunk_from[i]:chunk_from[i + 1]]``;
+    ``chunk_tokens`` adds up to the server's own count where it gave one.
+    """
+
+    tenants: tuple[str, ...]
+    tenant: Ints  # index into tenants
+    phase: Ints
+    error: Ints
+    intended_s: Floats
+    sent_s: Floats
+    first_token_s: Floats
+    end_s: Floats
+    prompt_tokens: Floats
+    cached_tokens: Floats
+    output_tokens: Floats
+    chunk_from: Ints  # length n + 1
+    chunk_s: Floats
+    chunk_tokens: Floats
+
+    def __len__(self) -> int:
+        return len(self.tenant)
+
+    @property
+    def ok(self) -> Mask:
+        """Whether each request was answered completely."""
+        return np.equal(self.error, -1)
+
+    @property
+    def measured(self) -> Mask:
+        """Whether each request belongs to the measured window by its intended time."""
+        return np.equal(self.phase, _MEASURE)
+
+    @property
+    def chunk_counts(self) -> Ints:
+        """Number of chunks with tokens of each request."""
+        return np.diff(self.chunk_from)
+
+    def of_tenant(self, name: str) -> Requests:
+        """The requests of one tenant."""
+        return self.select(np.equal(self.tenant, self.tenants.index(name)))
+
+    def select(self, mask: Mask) -> Requests:
+        """The requests at which ``mask`` is true, in the same order."""
+        counts = self.chunk_counts
+        in_chunks = np.repeat(mask, counts)
+        columns = {
+            field.name: getattr(self, field.name)[mask]
+            for field in fields(self)
+            if field.name not in ("tenants", "chunk_from", "chunk_s", "chunk_tokens")
+        }
+        return replace(
+            self,
+            **columns,
+            chunk_from=np.concatenate(([0], np.cumsum(counts[mask]))),
+            chunk_s=self.chunk_s[in_chunks],
+            chunk_tokens=self.chunk_tokens[in_chunks],
+        )
+
+
+def columns(records: Iterable[RequestRecord], tenants: Sequence[str] = ()) -> Requests:
+    """The columns of ``records``; ``tenants`` fixes the order and may name silent ones."""
+    names = {name: number for number, name in enumerate(tenants)}
+    whole = {name: array("q") for name in ("tenant", "phase", "error", "chunk_from")}
+    whole["chunk_from"].append(0)
+    floats = {name: array("d") for name in _SOURCES}
+    chunk_ns, chunk_tokens = array("q"), array("q")
+    nan = float("nan")
+    for record in records:
+        whole["tenant"].append(names.setdefault(record.tenant, len(names)))
+        whole["phase"].append(_PHASES[record.phase])
+        whole["error"].append(_ERRORS[record.error])
+        for name, source in _SOURCES.items():
+            value = getattr(record, source)
+            floats[name].append(nan if value is None else value)
+        chunk_ns.extend(record.chunk_ns)
+        chunk_tokens.extend(record.chunk_tokens)
+        whole["chunk_from"].append(len(chunk_ns))
+    made: dict[str, Any] = {name: np.array(column, np.int64) for name, column in whole.items()}
+    for name, column in floats.items():
+        made[name] = np.array(column, np.float64)
+        if name.endswith("_s"):
+            made[name] /= NS_PER_S
+    return Requests(
+        tenants=tuple(names),
+        chunk_s=np.array(chunk_ns, np.int64) / NS_PER_S,
+        chunk_tokens=_exact_tokens(
+            np.array(chunk_tokens, np.float64), made["chunk_from"], made["output_tokens"]
+        ),
+        **made,
+    )
+
+
+_SOURCES = {
+    "intended_s": "intended_ns",
+    "sent_s": "sent_ns",
+    "first_token_s": "first_token_ns",
+    "end_s": "end_ns",
+    "prompt_tokens": "prompt_tokens",
+    "cached_tokens": "cached_tokens",
+    "output_tokens": "output_tokens",
+}
+
+
+def _exact_tokens(chunk_tokens: Floats, chunk_from: Ints, output_tokens: Floats) -> Floats:
+    """Tokens per chunk such that each request's chunks add up to what the server counted.
+
+    Where a server gives only the total, each chunk was recorded as one token; the total is
+    spread over the chunks in proportion. Without a total the recorded numbers stand.
+    """
+    counts = np.diff(chunk_from)
+    seen = np.concatenate(([0.0], np.cumsum(chunk_tokens)))
+    seen = seen[chunk_from[1:]] - seen[chunk_from[:-1]]
+    known = ~np.isnan(output_tokens) & (seen > 0) & (seen != output_tokens)
+    scale = np.ones(len(counts))
+    scale[known] = output_tokens[known] / seen[known]
+    return chunk_tokens * np.repeat(scale, counts)
+
+
+def sum_between(times: Floats, amounts: Floats, edges: Floats) -> Floats:
+    """Sums of ``amounts`` whose time lies in each half-open stretch between ``edges``."""
+    index = np.searchsorted(edges, times, side="right") - 1
+    inside = (index >= 0) & (index < len(edges) - 1)
+    return np.bincount(index[inside], amounts[inside], len(edges) - 1).astype(np.float64)

@@ -1,0 +1,112 @@
+"""Everything in ``analysis/``, rebuilt from the raw records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fairshare.analysis.aggregate import Row, rows
+from fairshare.analysis.analyze import analyze
+from fairshare.analysis.model import Analysis
+from fairshare.analysis.summary import summary_csv, summary_json
+from fairshare.analysis.table import Table, tables
+from fairshare.records import CellStatus
+from fairshare.results import ResultStore, layout
+from fairshare.results.files import write_atomic, writing
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one cell."""
+
+    cell: str
+    status: str
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltAnalysis:
+    """What :func:`fairshare.analysis.build` computed and wrote."""
+
+    analysis: Analysis
+    rows: tuple[Row, ...]
+    tables: tuple[Table, ...]
+    """One per setting, ready to print."""
+    outcomes: tuple[Outcome, ...]
+    summary_csv: Path
+    summary_json: Path
+    figures: tuple[Path, ...]
+    report: Path | None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Titles of the columns of :attr:`table`."""
+        titles = {column.title: None for table in self.tables for column in table.columns}
+        return ("setting", "mode", "tenant", *titles)
+
+    @property
+    def table(self) -> list[tuple[str, ...]]:
+        """All settings in one table of text, one tuple per mode and tenant."""
+        lines = []
+        for table in self.tables:
+            for row in table.rows:
+                found = dict(
+                    zip((c.title for c in table.columns), map(str, row.figures), strict=True)
+                )
+                figures = (found.get(title, "") for title in self.columns[3:])
+                lines.append((table.title, row.mode, row.tenant, *figures))
+        return lines
+
+    @property
+    def failed(self) -> list[Outcome]:
+        """The cells that have no figures."""
+        return [outcome for outcome in self.outcomes if outcome.status != CellStatus.OK.value]
+
+
+def build_analysis(directory: Path, *, figures: bool, html: bool) -> BuiltAnalysis:
+    """Rebuild ``analysis/``; see :func:`fairshare.analysis.build`."""
+    store = ResultStore.open(directory)
+    analysis = analyze(store)
+    made = rows(analysis)
+    folder = directory / layout.ANALYSIS
+    with writing(folder):
+        folder.mkdir(exist_ok=True)
+    write_atomic(folder / layout.SUMMARY_CSV, summary_csv(analysis))
+    write_atomic(folder / layout.SUMMARY_JSON, summary_json(analysis, made))
+    answer = tables(made)
+    drawn = []
+    if figures:
+        from fairshare.analysis.plots import draw  # noqa: PLC0415  (pandas and matplotlib)
+
+        drawn = draw(store, analysis, made, folder / layout.FIGURES)
+    report = None
+    outcomes = _outcomes(analysis)
+    if html:
+        from fairshare.analysis.report import render  # noqa: PLC0415  (jinja2)
+
+        report = folder / layout.REPORT
+        page = render(store, analysis, answer, outcomes, drawn)
+        write_atomic(report, page.encode("utf-8", "replace"))
+    return BuiltAnalysis(
+        analysis=analysis,
+        rows=tuple(made),
+        tables=tuple(answer),
+        outcomes=tuple(outcomes),
+        summary_csv=folder / layout.SUMMARY_CSV,
+        summary_json=folder / layout.SUMMARY_JSON,
+        figures=tuple(figure.png for figure in drawn),
+        report=report,
+    )
+
+
+def _outcomes(analysis: Analysis) -> list[Outcome]:
+    found = [
+        Outcome(cell.result.id, cell.result.status.value, cell.result.reason)
+        for cell in analysis.cells
+    ]
+    killed = CellStatus.INTERRUPTED.value
+    found += [
+        Outcome(name, killed, "the run was killed while it was measured")
+        for name in analysis.killed
+    ]
+    return found

@@ -1,0 +1,233 @@
+"""What each tenant got in the measured window of one cell. Definitions: docs/metrics.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fairshare.analysis.arrays import ERROR_KINDS, Floats, Mask, Requests, sum_between
+from fairshare.analysis.model import CURVE, LATENCIES, VIEWS, Latency, TenantMetrics
+from fairshare.analysis.stats import Interval, bootstrap, mean, percentile, t_interval, wilson
+
+Window = tuple[float, float]
+_BATCHES = 20  # batches of the window whose means give the interval of a rate
+
+
+def start_s(requests: Requests, open_loop: Mask) -> Floats:
+    """Where a request's headline latency starts.
+
+    ``open_loop`` is indexed by tenant: the schedule counts where there is one, the sending
+    where the tenant waits for its own answers.
+    """
+    return np.where(open_loop[requests.tenant], requests.intended_s, requests.sent_s)
+
+
+def tpot_s(requests: Requests) -> Floats:
+    """Time per output token after the first chunk.
+
+    (last chunk - first chunk) / tokens after the first chunk, so that chunks of several tokens
+    do not make it look smaller. NaN where nothing followed the first chunk.
+    """
+    result = np.full(len(requests), np.nan)
+    several = requests.chunk_counts >= 2
+    first = requests.chunk_from[:-1][several]
+    last = requests.chunk_from[1:][several] - 1
+    tokens = np.concatenate(([0.0], np.cumsum(requests.chunk_tokens)))
+    after_first = tokens[last + 1] - tokens[first + 1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        spread = (requests.chunk_s[last] - requests.chunk_s[first]) / after_first
+    result[several] = np.where(after_first > 0, spread, np.nan)
+    return result
+
+
+def itl_s(requests: Requests) -> Floats:
+    """All gaps between neighbouring chunks of the same request, pooled."""
+    gaps = np.diff(requests.chunk_s)
+    inner = np.ones(len(gaps), dtype=bool)
+    borders = requests.chunk_from[1:-1] - 1
+    inner[borders[(borders >= 0) & (borders < len(gaps))]] = False
+    return gaps[inner]
+
+
+def token_events(requests: Requests) -> tuple[Floats, Floats]:
+    """When output tokens arrived (s) and how many each time.
+
+    The tokens of an answer that was not streamed all arrive at its end.
+    """
+    whole = (requests.chunk_counts == 0) & (requests.output_tokens > 0) & ~np.isnan(requests.end_s)
+    return (
+        np.concatenate((requests.chunk_s, requests.end_s[whole])),
+        np.concatenate((requests.chunk_tokens, requests.output_tokens[whole])),
+    )
+
+
+def prompt_events(requests: Requests) -> tuple[Floats, Floats]:
+    """When prompts are counted as processed (s): at the first token, and how many tokens."""
+    when = np.where(
+        np.isnan(requests.first_token_s) & requests.ok, requests.end_s, requests.first_token_s
+    )
+    known = ~np.isnan(when) & ~np.isnan(requests.prompt_tokens)
+    return when[known], requests.prompt_tokens[known]
+
+
+def met_slo(requests: Requests, slo: Mapping[str, Any], start: Floats) -> Mask:
+    """Which requests were answered within all limits of ``slo`` (seconds), counted from ``start``.
+
+    Failures never are. An answer of one chunk has no time per token and keeps that limit; the
+    first token of an answer that was not streamed came with its end.
+    """
+    met = requests.ok.copy()
+    e2e = requests.end_s - start
+    ttft = np.where(np.isnan(requests.first_token_s), e2e, requests.first_token_s - start)
+    if (limit := slo.get("ttft_s")) is not None:
+        met &= ttft <= limit
+    if (limit := slo.get("tpot_s")) is not None:
+        met &= np.nan_to_num(tpot_s(requests), nan=0.0) <= limit
+    if (limit := slo.get("e2e_s")) is not None:
+        met &= e2e <= limit
+    return met
+
+
+def tenant_metrics(
+    requests: Requests, window: Window, tenants: Sequence[Mapping[str, Any]]
+) -> list[TenantMetrics]:
+    """The metrics of each tenant, then of all together.
+
+    ``tenants`` are those of ``cell.json`` (name, open_loop, slo), in the order of
+    ``requests.tenants``.
+    """
+    open_loop = np.array([bool(tenant.get("open_loop")) for tenant in tenants], dtype=bool)
+    slos = [tenant.get("slo") or {} for tenant in tenants]
+    rows = [
+        _metrics(name, requests.of_tenant(name), window, open_loop, slos)
+        for name in requests.tenants
+    ]
+    return [*rows, _metrics(None, requests, window, open_loop, slos)]
+
+
+def _metrics(
+    name: str | None,
+    requests: Requests,
+    window: Window,
+    open_loop: Mask,
+    slos: Sequence[Mapping[str, Any]],
+) -> TenantMetrics:
+    length = window[1] - window[0]
+    ended = requests.end_s[requests.ok]
+    events = {
+        "output": token_events(requests),
+        "prompt": prompt_events(requests),
+        "ended": (ended, np.ones_like(ended)),
+    }
+    rates = {what: _rate(*when, window) for what, when in events.items()}
+    measured = requests.select(requests.measured)
+    successes = measured.select(measured.ok)
+    slo = _Slo.of(measured, open_loop, slos)
+    samples = latencies(successes, open_loop)
+    chunks = len(successes.chunk_s)
+    return TenantMetrics(
+        tenant=name,
+        requests=len(measured),
+        completed=len(successes),
+        completion_rate=_share(len(successes), len(measured)),
+        errors=_errors(measured),
+        output_tokens_per_s=rates["output"],
+        total_tokens_per_s=rates["output"] + rates["prompt"],
+        requests_per_s=rates["ended"],
+        latency={
+            kind: Latency(len(values), mean(values), *(percentile(values, p) for p in (50, 95, 99)))
+            for kind, values in samples.items()
+        },
+        slo_attainment=_share(slo.met, slo.asked),
+        slo_attainment_send=_share(slo.met_from_send, slo.asked),
+        goodput_per_s=slo.met / length if slo.configured else None,
+        cached_share=_cached_share(successes),
+        tokens_per_chunk=float(successes.chunk_tokens.sum()) / chunks if chunks else None,
+        intervals=_intervals(samples, events, window, slo),
+        curves={
+            kind: tuple(np.quantile(samples[kind], CURVE).tolist())
+            for kind in ("ttft", "e2e")
+            if len(samples[kind])
+        },
+    )
+
+
+class _Slo:
+    """Requests of tenants that were promised something, and how many got it."""
+
+    def __init__(self, asked: int, met: int, met_from_send: int, configured: bool) -> None:
+        self.asked, self.met, self.met_from_send = asked, met, met_from_send
+        self.configured = configured
+
+    @classmethod
+    def of(cls, measured: Requests, open_loop: Mask, slos: Sequence[Mapping[str, Any]]) -> _Slo:
+        headline = start_s(measured, open_loop)
+        asked = met = met_from_send = 0
+        promised = [number for number in np.unique(measured.tenant) if slos[number]]
+        for number in promised:
+            mask = measured.tenant == number
+            own = measured.select(mask)
+            asked += len(own)
+            met += int(met_slo(own, slos[number], headline[mask]).sum())
+            met_from_send += int(met_slo(own, slos[number], own.sent_s).sum())
+        return cls(asked, met, met_from_send, bool(promised))
+
+
+def latencies(successes: Requests, open_loop: Mask) -> dict[str, Floats]:
+    """Values of each latency in seconds, in the order of the records, absent ones left out."""
+    headline = start_s(successes, open_loop)
+    found = {
+        "ttft": successes.first_token_s - headline,
+        "tpot": tpot_s(successes),
+        "itl": itl_s(successes),
+        "e2e": successes.end_s - headline,
+    }
+    for view, start in (("send", successes.sent_s), ("schedule", successes.intended_s)):
+        found[f"ttft_{view}"] = successes.first_token_s - start
+        found[f"e2e_{view}"] = successes.end_s - start
+    return {name: found[name][~np.isnan(found[name])] for name in (*LATENCIES, *VIEWS)}
+
+
+def _intervals(
+    samples: Mapping[str, Floats],
+    events: Mapping[str, tuple[Floats, Floats]],
+    window: Window,
+    slo: _Slo,
+) -> dict[str, Interval]:
+    found: dict[str, Interval | None] = {}
+    for name in ("ttft", "tpot", "e2e"):
+        found[f"{name}_p50_s"], found[f"{name}_p99_s"] = bootstrap(samples[name], (50, 99))
+    # Rates of equal parts of the window: nearly independent values of the same mean.
+    edges = np.linspace(*window, _BATCHES + 1)
+    rates = {
+        name: sum_between(*what, edges) * _BATCHES / (window[1] - window[0])
+        for name, what in events.items()
+    }
+    found["output_tokens_per_s"] = t_interval(rates["output"])
+    found["total_tokens_per_s"] = t_interval(rates["output"] + rates["prompt"])
+    found["requests_per_s"] = t_interval(rates["ended"])
+    found["slo_attainment"] = wilson(slo.met, slo.asked)
+    return {name: interval for name, interval in found.items() if interval is not None}
+
+
+def _rate(times: Floats, amounts: Floats, window: Window) -> float:
+    """Amount per second of what happened in [start, end) of the window."""
+    inside = (times >= window[0]) & (times < window[1])
+    return float(amounts[inside].sum()) / (window[1] - window[0])
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _errors(measured: Requests) -> dict[str, int]:
+    counts = np.bincount(measured.error[~measured.ok], minlength=len(ERROR_KINDS))
+    return {kind.value: int(n) for kind, n in zip(ERROR_KINDS, counts, strict=True) if n}
+
+
+def _cached_share(successes: Requests) -> float | None:
+    known = ~np.isnan(successes.cached_tokens) & ~np.isnan(successes.prompt_tokens)
+    total = float(successes.prompt_tokens[known].sum())
+    return float(successes.cached_tokens[known].sum()) / total if total else None

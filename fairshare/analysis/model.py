@@ -1,0 +1,133 @@
+"""What analysis computes, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from fairshare.analysis.stats import Interval
+from fairshare.records import CellResult, Mark
+
+LATENCIES = ("ttft", "tpot", "itl", "e2e")
+"""Headline latencies: of an open-loop tenant from its schedule, of a closed-loop one from send."""
+VIEWS = ("ttft_send", "ttft_schedule", "e2e_send", "e2e_schedule")
+"""The same from one fixed starting point, whatever the tenant."""
+CURVE = tuple(number / 200 for number in range(201))
+STATS = ("mean", "p50", "p95", "p99")
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """One latency over the successes of the measured phase, in seconds; None without values."""
+
+    n: int
+    mean: float | None
+    p50: float | None
+    p95: float | None
+    p99: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class TenantMetrics:
+    """One tenant (or all: ``tenant`` is None) in one cell. docs/metrics.md defines each value."""
+
+    tenant: str | None
+    requests: int
+    completed: int
+    completion_rate: float | None
+    errors: Mapping[str, int]
+    output_tokens_per_s: float
+    total_tokens_per_s: float
+    requests_per_s: float
+    latency: Mapping[str, Latency]
+    slo_attainment: float | None
+    slo_attainment_send: float | None
+    goodput_per_s: float | None
+    cached_share: float | None
+    tokens_per_chunk: float | None
+    intervals: Mapping[str, Interval]
+    """Within-run 95 % intervals by metric name."""
+    curves: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Quantiles of TTFT and E2E at ``CURVE`` probabilities: what their ECDFs are drawn from."""
+
+    def values(self) -> dict[str, float | int | None]:
+        """Every number by its flat name, as in ``summary.csv``."""
+        flat: dict[str, float | int | None] = {
+            "requests": self.requests,
+            "completed": self.completed,
+            "completion_rate": self.completion_rate,
+            "errors": sum(self.errors.values()),
+            "output_tokens_per_s": self.output_tokens_per_s,
+            "total_tokens_per_s": self.total_tokens_per_s,
+            "requests_per_s": self.requests_per_s,
+            "slo_attainment": self.slo_attainment,
+            "slo_attainment_send": self.slo_attainment_send,
+            "goodput_per_s": self.goodput_per_s,
+            "cached_share": self.cached_share,
+            "tokens_per_chunk": self.tokens_per_chunk,
+        }
+        for name in (*LATENCIES, *VIEWS):
+            latency = self.latency[name]
+            flat |= {f"{name}_{stat}_s": getattr(latency, stat) for stat in STATS}
+            flat[f"{name}_n"] = latency.n
+        return flat
+
+
+@dataclass(frozen=True, slots=True)
+class Fairness:
+    """How equally the backlogged tenants of one cell were served, window by window."""
+
+    window_s: float
+    windows: int
+    """Windows in which at least two tenants were backlogged and any service was given."""
+    jain: float | None
+    jain_min: float | None
+    jain_joint: float | None
+    """Jain's index of the service summed over the windows in which all were backlogged."""
+    max_service_difference: float | None
+    interval: Interval | None = None
+
+    def values(self) -> dict[str, float | int | None]:
+        """Every number by its flat name."""
+        return {
+            "jain": self.jain,
+            "jain_min": self.jain_min,
+            "jain_joint": self.jain_joint,
+            "jain_windows": self.windows,
+            "jain_window_s": self.window_s,
+            "max_service_difference": self.max_service_difference,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class CellAnalysis:
+    """One cell: what was run, and its figures where it was measured to the end."""
+
+    result: CellResult
+    marks: tuple[Mark, ...]
+    window_s: float | None = None
+    tenants: tuple[TenantMetrics, ...] = ()
+    total: TenantMetrics | None = None
+    fairness: Fairness | None = None
+    slowdown: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Tenant to metric name (``e2e_p99_s``) to the ratio to that tenant alone."""
+
+    def rows(self) -> list[TenantMetrics]:
+        """The tenants, then the total where there is one."""
+        return [*self.tenants, *((self.total,) if self.total else ())]
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """A whole result folder."""
+
+    name: str
+    matrix: Mapping[str, object]
+    cells: tuple[CellAnalysis, ...]
+    killed: tuple[str, ...]
+    """Folder names of cells that a killed run left without a result."""
+
+    @property
+    def measured(self) -> list[CellAnalysis]:
+        """The cells that have figures."""
+        return [cell for cell in self.cells if cell.tenants]

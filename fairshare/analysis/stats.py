@@ -1,0 +1,111 @@
+"""Percentiles and intervals. Everything here is seeded: the same records, the same digits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fairshare.analysis.arrays import Floats
+
+CONFIDENCE = 0.95
+ENOUGH_FOR_P99 = 100  # below, the P99 is the largest value or close to it
+_SEED = 20240217
+_RESAMPLES = 200
+_MAX_DRAWS = 4_000_000  # above, fewer resamples: the interval of many values is narrow anyway
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A 95 % confidence interval."""
+
+    low: float
+    high: float
+
+    def overlaps(self, other: Interval) -> bool:
+        """Whether the two have a value in common."""
+        return self.low <= other.high and other.low <= self.high
+
+
+def percentile(values: Floats, percent: float) -> float | None:
+    """Percentile with linear interpolation between order statistics; None of no values."""
+    return float(np.percentile(values, percent)) if len(values) else None
+
+
+def mean(values: Floats) -> float | None:
+    """Arithmetic mean; None of no values."""
+    return float(np.mean(values)) if len(values) else None
+
+
+def bootstrap(values: Floats, percents: Sequence[float]) -> list[Interval | None]:
+    """Within-run intervals of percentiles by the circular block bootstrap.
+
+    Neighbouring requests meet the same queue, so blocks of n^(1/3) neighbours are drawn instead
+    of single values (Politis and Romano 1992). ``values`` are in the order of their time. None
+    with fewer than 5 values. It cannot see what differs from run to run.
+    """
+    count = len(values)
+    if count < 5:
+        return [None] * len(percents)
+    length = max(1, round(count ** (1 / 3)))
+    blocks = math.ceil(count / length)
+    resamples = max(50, min(_RESAMPLES, _MAX_DRAWS // count))
+    random = np.random.default_rng(_SEED)
+    drawn = np.empty((resamples, len(percents)))
+    within = np.arange(length)
+    for number in range(resamples):
+        starts = random.integers(0, count, size=blocks)
+        index = ((starts[:, None] + within) % count).ravel()[:count]
+        drawn[number] = np.percentile(values[index], percents)
+    tail = 100 * (1 - CONFIDENCE) / 2
+    low, high = np.percentile(drawn, [tail, 100 - tail], axis=0)
+    return [Interval(float(a), float(b)) for a, b in zip(low, high, strict=True)]
+
+
+def t_interval(values: Sequence[float] | Floats) -> Interval | None:
+    """Student's t interval of the mean; None with fewer than two values."""
+    count = len(values)
+    if count < 2:
+        return None
+    centre = float(np.mean(values))
+    half = t_quantile(count - 1) * float(np.std(values, ddof=1)) / math.sqrt(count)
+    return Interval(centre - half, centre + half)
+
+
+def wilson(successes: int, total: int) -> Interval | None:
+    """Wilson's score interval of a proportion (Wilson 1927); None of nothing."""
+    if total == 0:
+        return None
+    z = 1.959963984540054
+    share = successes / total
+    denominator = 1 + z * z / total
+    centre = (share + z * z / (2 * total)) / denominator
+    half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total)) / denominator
+    return Interval(max(0.0, centre - half), min(1.0, centre + half))
+
+
+def t_quantile(degrees: int, confidence: float = CONFIDENCE) -> float:
+    """The t with ``P(|T| <= t) = confidence``, by bisection of the exact distribution."""
+    low, high = 0.0, 1e6
+    for _ in range(100):
+        middle = (low + high) / 2
+        if _t_within(middle, degrees) < confidence:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+def _t_within(t: float, degrees: int) -> float:
+    """``P(|T| <= t)`` for whole degrees of freedom (Abramowitz and Stegun 26.7.3, 26.7.4)."""
+    angle = math.atan2(t, math.sqrt(degrees))
+    cosine, sine = math.cos(angle), math.sin(angle)
+    odd = degrees % 2 == 1
+    term = cosine if odd else 1.0
+    total = term if degrees > 1 else 0.0
+    for k in range(3 if odd else 2, degrees - 1, 2):
+        term *= cosine * cosine * (k - 1) / k
+        total += term
+    return 2 / math.pi * (angle + sine * total) if odd else sine * total

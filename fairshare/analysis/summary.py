@@ -1,0 +1,152 @@
+"""``summary.csv`` and ``summary.json``: every figure, ready for other tools."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import orjson
+
+from fairshare.analysis.aggregate import Row
+from fairshare.analysis.model import Analysis, CellAnalysis, TenantMetrics
+from fairshare.analysis.slowdown import METRICS
+from fairshare.analysis.stats import CONFIDENCE
+
+FORMAT_VERSION = 1
+_SPREADSHEET_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+DEFINITIONS = {
+    "latency": "successes of the measured phase; ttft and e2e of an open-loop tenant count from "
+    "its schedule, of a closed-loop tenant from the sending; *_send and *_schedule from one start",
+    "tpot": "(last chunk - first chunk) / tokens after the first chunk",
+    "itl": "gaps between neighbouring chunks with tokens, pooled over requests",
+    "throughput": "tokens and ends of requests credited at the time they arrived in the window",
+    "slo_attainment": "requests that met all limits / requests of the measured phase, "
+    "failures included",
+    "goodput_per_s": "requests of the measured phase that met all limits / window",
+    "jain": "mean over windows of (sum x)^2 / (n sum x^2); x = (prompt tokens at the first token "
+    "+ 2 x output tokens) / weight of each backlogged tenant",
+    "backlogged": "a request outstanding for at least 95 % of the window",
+    "max_service_difference": "largest difference of service per weight between two tenants over "
+    "any stretch of windows in which both were backlogged",
+    "slowdown": "latency when sharing / latency of the same tenant alone (exclusive), "
+    "same repetition",
+    "percentile": "linear interpolation between order statistics",
+    "interval": "95 %: across repetitions Student's t; within one run a circular block bootstrap "
+    "(latency), batch means (rates, jain), Wilson (attainment)",
+}
+
+
+def summary_csv(analysis: Analysis) -> bytes:
+    """One line per cell and tenant, and one per cell for the total (``row`` tells which)."""
+    lines: list[dict[str, Any]] = []
+    for cell in analysis.cells:
+        found = cell.rows()
+        lines += [_line(cell, metrics) for metrics in found] if found else [_line(cell, None)]
+    names = list(dict.fromkeys(name for line in lines for name in line)) or ["cell"]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    for line in lines:
+        writer.writerow({name: _csv_value(value) for name, value in line.items()})
+    return text.getvalue().encode()
+
+
+def summary_json(analysis: Analysis, made: Sequence[Row]) -> bytes:
+    """Everything, nested: each cell, the repetitions brought together, and the definitions."""
+    document = {
+        "format_version": FORMAT_VERSION,
+        "name": analysis.name,
+        "confidence": CONFIDENCE,
+        "definitions": DEFINITIONS,
+        "cells": [_cell(cell) for cell in analysis.cells],
+        "killed": list(analysis.killed),
+        "comparison": [_comparison(row) for row in made],
+        "provenance": analysis.matrix.get("provenance"),
+    }
+    return orjson.dumps(
+        document, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+    )
+
+
+def _identity(cell: CellAnalysis) -> dict[str, Any]:
+    result = cell.result
+    return {
+        "cell": result.id,
+        "scenario": result.key.scenario,
+        "mode": result.key.mode.value,
+        "label": result.label,
+        "policy": result.key.policy,
+        "concurrency": result.key.concurrency,
+        "load_scale": result.key.load_scale,
+        "repetition": result.key.repetition,
+        "status": result.status.value,
+        "provenance": result.provenance.value,
+        "marks": [mark.value for mark in cell.marks],
+        "reason": result.reason,
+        "window_s": cell.window_s,
+    }
+
+
+def _line(cell: CellAnalysis, metrics: TenantMetrics | None) -> dict[str, Any]:
+    line = _identity(cell)
+    line["marks"] = "; ".join(line["marks"])
+    if metrics is None:
+        return line | {"row": "cell", "tenant": None}
+    total = metrics.tenant is None
+    line |= {"row": "total" if total else "tenant", "tenant": metrics.tenant}
+    line |= metrics.values()
+    line["errors_by_kind"] = "; ".join(f"{kind}={n}" for kind, n in metrics.errors.items())
+    if total and cell.fairness is not None:
+        line |= cell.fairness.values()
+    ratios = cell.slowdown.get(metrics.tenant, {}) if metrics.tenant is not None else {}
+    line |= {f"slowdown_{n.removesuffix('_s')}": ratios[n] for n in METRICS if n in ratios}
+    return line
+
+
+def _csv_value(value: Any) -> Any:
+    """Text that a spreadsheet would run as a formula is quoted as text."""
+    if isinstance(value, str) and value.startswith(_SPREADSHEET_FORMULA):
+        return f"'{value}"
+    return value
+
+
+def _cell(cell: CellAnalysis) -> dict[str, Any]:
+    return {
+        **_identity(cell),
+        "tenants": [_metrics(metrics) for metrics in cell.tenants],
+        "total": _metrics(cell.total) if cell.total else None,
+        "fairness": cell.fairness.values() if cell.fairness else None,
+        "slowdown": cell.slowdown,
+        "shares": cell.result.shares,
+        "client": cell.result.client,
+    }
+
+
+def _metrics(metrics: TenantMetrics) -> dict[str, Any]:
+    return {
+        "tenant": metrics.tenant,
+        **metrics.values(),
+        "errors_by_kind": dict(metrics.errors),
+        "intervals": {name: asdict(interval) for name, interval in metrics.intervals.items()},
+    }
+
+
+def _comparison(row: Row) -> dict[str, Any]:
+    return {
+        "scenario": row.setting.scenario,
+        "load_scale": row.setting.load_scale,
+        "concurrency": row.setting.concurrency,
+        "mode": row.mode.value,
+        "label": row.label,
+        "policy": row.policy,
+        "tenant": row.tenant,
+        "provenance": row.provenance.value,
+        "marks": [mark.value for mark in row.marks],
+        "repetitions": row.repetitions,
+        "best": sorted(row.best),
+        "metrics": {name: asdict(estimate) for name, estimate in sorted(row.estimates.items())},
+    }

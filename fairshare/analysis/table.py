@@ -1,0 +1,170 @@
+"""The answer as text: which mode serves whom how well. For the terminal and for the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fairshare.analysis.aggregate import Estimate, Row, Setting, settings
+from fairshare.records import Mode
+
+TOTAL = "all"
+BEST = "*"
+FEW = "†"
+ABSENT = "–"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A metric as people read it."""
+
+    title: str
+    metric: str
+    form: Callable[[float], str]
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class TableCell:
+    """One figure: its text, its interval's text, and what must be said with it."""
+
+    text: str
+    interval: str = ""
+    best: bool = False
+    few: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.text}{FEW if self.few else ''}{BEST if self.best else ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    """One tenant under one mode; ``tenant`` is ``all`` for the total."""
+
+    mode: str
+    tenant: str
+    total: bool
+    baseline: bool
+    figures: tuple[TableCell, ...]
+    provenance: str
+    marks: tuple[str, ...]
+    repetitions: int
+    errors: str
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """All modes in one setting."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[TableRow, ...]
+
+
+def format_seconds(value: float) -> str:
+    """``0.0501`` as ``50.1 ms``: three digits that count."""
+    if value < 0:
+        return f"-{format_seconds(-value)}"
+    if value < 0.9995e-3:
+        return f"{_digits(value * 1e6)} µs"
+    if value < 0.9995:
+        return f"{_digits(value * 1e3)} ms"
+    return f"{_digits(value)} s"
+
+
+def format_number(value: float) -> str:
+    """Three digits that count, thousands apart."""
+    return _digits(value)
+
+
+def format_percent(value: float) -> str:
+    """``0.987`` as ``98.7 %``; 100 % only where it is."""
+    text = f"{value * 100:.1f}"
+    if text == "100.0":
+        return "100 %" if value >= 1 else "99.9 %"
+    return "0 %" if value == 0 else f"{text} %"
+
+
+def format_ratio(value: float) -> str:
+    """``2.04`` as ``2.04x``."""
+    return f"{_digits(value)}x"
+
+
+def format_index(value: float) -> str:
+    """A fairness index with three decimals."""
+    return f"{value:.3f}"
+
+
+COLUMNS = (
+    Column("output tok/s", "output_tokens_per_s", format_number, "output tokens per second"),
+    Column("req/s", "requests_per_s", format_number, "requests completed per second"),
+    Column("TTFT P50", "ttft_p50_s", format_seconds, "time to first token, median"),
+    Column("TTFT P99", "ttft_p99_s", format_seconds, "time to first token, 99th percentile"),
+    Column("TPOT P50", "tpot_p50_s", format_seconds, "time per output token, median"),
+    Column("E2E P50", "e2e_p50_s", format_seconds, "whole request, median"),
+    Column("E2E P99", "e2e_p99_s", format_seconds, "whole request, 99th percentile"),
+    Column("SLO met", "slo_attainment", format_percent, "requests within all limits / all sent"),
+    Column("completed", "completion_rate", format_percent, "requests answered / all sent"),
+    Column("Jain", "jain", format_index, "fairness among backlogged tenants, 1 is equal"),
+    Column("vs alone", "slowdown_e2e_p99", format_ratio, "E2E P99 over that of the tenant alone"),
+)
+_OPTIONAL = ("slo_attainment", "jain", "slowdown_e2e_p99")
+
+
+def tables(rows: Sequence[Row]) -> list[Table]:
+    """One table per setting; optional columns that nobody has a value in are left out."""
+    return [
+        _table(setting, [row for row in rows if row.setting == setting])
+        for setting in settings(rows)
+    ]
+
+
+def _table(setting: Setting, rows: Sequence[Row]) -> Table:
+    columns = tuple(
+        column
+        for column in COLUMNS
+        if column.metric not in _OPTIONAL or any(column.metric in row.estimates for row in rows)
+    )
+    return Table(setting.label, columns, tuple(_row(row, columns) for row in rows))
+
+
+def _row(row: Row, columns: Sequence[Column]) -> TableRow:
+    return TableRow(
+        mode=row.mode_label,
+        tenant=TOTAL if row.tenant is None else row.tenant,
+        total=row.tenant is None,
+        baseline=row.mode is Mode.EXCLUSIVE,
+        figures=tuple(_figure(row, column) for column in columns),
+        provenance=row.provenance.value,
+        marks=tuple(mark.value for mark in row.marks),
+        repetitions=row.repetitions,
+        errors=", ".join(f"{count} {kind}" for kind, count in row.errors.items()),
+    )
+
+
+def _figure(row: Row, column: Column) -> TableCell:
+    estimate = row.estimates.get(column.metric)
+    if estimate is None:
+        return TableCell(ABSENT)
+    return TableCell(
+        text=column.form(estimate.value),
+        interval=_interval(estimate, column),
+        best=column.metric in row.best,
+        few=row.few_for_p99 and "p99" in column.metric,
+    )
+
+
+def _interval(estimate: Estimate, column: Column) -> str:
+    if estimate.interval is None:
+        return ""
+    low, high = column.form(estimate.interval.low), column.form(estimate.interval.high)
+    return low if low == high else f"{low} to {high}"
+
+
+def _digits(value: float) -> str:
+    size = abs(value)
+    if size >= 99.95:
+        return f"{value:,.0f}"
+    if size >= 9.995:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if size else "0"
