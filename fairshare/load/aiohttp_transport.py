@@ -97,6 +97,9 @@ _KINDS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], ErrorKind, st
 
 def _explained(error: Exception) -> TransportError:
     text = str(error) or type(error).__name__
+    if isinstance(error, aiohttp.ClientConnectorError):
+        reason = error.os_error.strerror or str(error.os_error)
+        text = f"cannot connect to {error.host}:{error.port}: {reason}"
     if getattr(error, "errno", None) in _OUR_OWN_LIMITS:
         return TransportError(ErrorKind.CLIENT, f"a limit of this machine: {text}")
     for types, kind, prefix in _KINDS:
