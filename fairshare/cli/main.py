@@ -52,7 +52,7 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="fairshare")
 def cli() -> None:
-    """Which way of sharing this GPU between my LLM tenants is fast, fair and isolated enough?
+    r"""Which way of sharing this GPU between my LLM tenants is fast, fair and isolated enough?
 
     \b
     fairshare matrix --modes logical,mps,mig     the whole comparison

@@ -14,7 +14,7 @@ from fairshare.units import parse_duration_s
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType[float]):
     """``20s``, ``500ms``, ``3m`` or plain seconds."""
 
     name = "duration"
@@ -29,12 +29,12 @@ class Duration(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
-class CommaList(click.ParamType):
+class CommaList(click.ParamType[list[Any]]):
     """Values separated by commas."""
 
     name = "list"
 
-    def __init__(self, item: click.ParamType, metavar: str) -> None:
+    def __init__(self, item: click.ParamType[Any], metavar: str) -> None:
         self.item = item
         self.name = metavar
 
@@ -50,7 +50,7 @@ class CommaList(click.ParamType):
         return [self.item.convert(part, param, ctx) for part in parts]
 
 
-class EngineArg(click.ParamType):
+class EngineArg(click.ParamType[tuple[str, Any]]):
     """``name=value``; the value is read as YAML, so numbers and true/false are themselves."""
 
     name = "NAME=VALUE"

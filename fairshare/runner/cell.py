@@ -141,7 +141,7 @@ async def run_cell(cell: PlannedCell, context: CellContext, writer: CellWriter) 
 async def _measure(
     cell: PlannedCell, context: CellContext, writer: CellWriter, account: Account
 ) -> DriveReport:
-    loads = tenant_loads(cell, context.fleet, context.settings.launcher, context.settings.models)
+    loads = tenant_loads(cell, context.plan, context.fleet, context.settings)
 
     def sink(record: RequestRecord) -> None:
         account.add(record)
@@ -196,7 +196,10 @@ async def _telemetry(context: CellContext, writer: CellWriter) -> AsyncIterator[
             record_hosts(pids, writer.dir / layout.HOST, epoch_ns, TELEMETRY_INTERVAL_S)
         )
         scraper = MetricsScraper(
-            context.fleet, writer.dir / layout.SERVER_METRICS, epoch_ns, TELEMETRY_INTERVAL_S
+            context.fleet,
+            writer.dir / layout.SERVER_METRICS,
+            epoch_ns=epoch_ns,
+            interval_s=TELEMETRY_INTERVAL_S,
         )
         await stack.enter_async_context(scraper)
         yield

@@ -12,6 +12,8 @@ import orjson
 from fairshare.errors import InfeasibleError
 from fairshare.records import FORMAT_VERSION, CellKey, Mode, fingerprint
 from fairshare.runner.settings import Settings
+from fairshare.serving.command import server_command
+from fairshare.serving.precheck import check_slot
 from fairshare.sharing.external import ExternalPartitioner
 from fairshare.sharing.modes import partitioner_for
 from fairshare.sharing.plan import Partitioner, PartitionPlan, TenantDemand
@@ -93,6 +95,7 @@ def make_plan(settings: Settings, driver_env: Mapping[str, str] | None = None) -
                 plan = _partitioner(settings, group.mode, driver_env).plan(
                     settings.device, [_demand(settings, tenant) for tenant in group.tenants]
                 )
+                _check_servers(settings, plan)
             except InfeasibleError as error:
                 reason = error.message + (f" ({error.hint})" if error.hint else "")
                 cells = _cells(settings, group, repetition, None)
@@ -129,6 +132,18 @@ def _partitioner(
         driver_env=driver_env or {},
         allow_gpu_changes=settings.allow_gpu_changes,
     )
+
+
+def _check_servers(settings: Settings, plan: PartitionPlan) -> None:
+    """What can be known to be wrong with the plan's servers before one is started."""
+    if settings.launcher.engine is Engine.EXTERNAL:
+        return
+    for slot in plan.slots:
+        model = settings.models[slot.model]
+        check_slot(settings.launcher, slot, model)
+        server_command(
+            settings.launcher, slot, model, port=1, run_dir=Path(), python=settings.python
+        )
 
 
 def _demand(settings: Settings, tenant: Tenant) -> TenantDemand:

@@ -69,9 +69,7 @@ def _find(store: ResultStore, cell_id: str) -> StoredCell:
     )
 
 
-def _request(
-    document: Mapping[str, Any], key: CellKey, flags: Flags
-) -> tuple[Matrix, Flags]:
+def _request(document: Mapping[str, Any], key: CellKey, flags: Flags) -> tuple[Matrix, Flags]:
     request = document.get("request", {})
     narrowed = {
         **request.get("matrix", {}),

@@ -70,7 +70,9 @@ def _store(
             for d in plan.deployments
         ],
         "infeasible": {i.cell.id: i.reason for i in plan.infeasible},
-        "provenance": gather(settings.device, settings.launcher, settings.engine_version),
+        "provenance": gather(
+            settings.device, settings.launcher, engine_version=settings.engine_version
+        ),
         "starts": [],
     }
     if not resume or not (directory / layout.MATRIX).exists():

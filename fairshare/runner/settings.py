@@ -10,8 +10,9 @@ from typing import Any
 from fairshare.devices import inventory
 from fairshare.devices.device import Device
 from fairshare.errors import PreflightError, SpecError
-from fairshare.records import Mode
+from fairshare.records import Mode, fingerprint
 from fairshare.serving import arguments, interpreter
+from fairshare.serving.external import endpoints_of
 from fairshare.serving.models import ModelFacts, resolve_model
 from fairshare.spec.launcher import DeviceKind, Engine, Launcher
 from fairshare.spec.loading import load_launcher, load_scenario, validate
@@ -66,7 +67,7 @@ class Settings:
     def model_of(self, tenant: Tenant) -> str:
         """The name of the tenant's model; for servers of others, what they are reached by."""
         if self.launcher.engine is Engine.EXTERNAL:
-            return endpoint_name(self.launcher, tenant.name)
+            return endpoints_of(self.launcher, [tenant.name])[tenant.name]
         return tenant.model or self.default_model
 
 
@@ -107,22 +108,6 @@ def settle(
         models=models,
         seed=matrix.seed if matrix.seed is not None else settled[0][0].seed,
         allow_gpu_changes=flags.allow_gpu_changes,
-    )
-
-
-def endpoint_name(launcher: Launcher, tenant: str) -> str:
-    """Which entry of ``endpoints`` serves a tenant.
-
-    Raises:
-        SpecError: none does.
-    """
-    for name in (tenant, "default"):
-        if name in launcher.endpoints:
-            return name
-    raise SpecError(
-        f"launcher {launcher.name} has no endpoint for tenant {tenant!r}",
-        hint=f"add it under endpoints: (there are {', '.join(launcher.endpoints) or 'none'}), "
-        "or one named default",
     )
 
 
@@ -180,9 +165,10 @@ def _usable_cuda(
     else:
         try:
             interpreter.engine_python(_adjusted(candidate, flags))
-            return device, reason
         except PreflightError as error:
             missing = error.message
+        else:
+            return device, reason
     virtual, _ = inventory.detect("virtual")
     return virtual, f"{device.name} is there, but {missing}; simulating instead"
 
@@ -206,13 +192,11 @@ def _engine(launcher: Launcher) -> tuple[str, str | None]:
     return python, interpreter.engine_facts(launcher, python).version
 
 
-def _models(
-    launcher: Launcher, tenants: Sequence[Tenant], default: str
-) -> dict[str, ModelFacts]:
+def _models(launcher: Launcher, tenants: Sequence[Tenant], default: str) -> dict[str, ModelFacts]:
     if launcher.engine is Engine.EXTERNAL:
         facts = resolve_model(default) if default else None
-        names = {endpoint_name(launcher, tenant.name) for tenant in tenants}
-        return {name: facts or _unknown_model(name) for name in sorted(names)}
+        endpoints = set(endpoints_of(launcher, [tenant.name for tenant in tenants]).values())
+        return {name: facts or _unknown_model(name) for name in sorted(endpoints)}
     if not default and any(tenant.model is None for tenant in tenants):
         raise SpecError("no model is given", hint="name one with --model PATH_OR_NAME")
     names = {tenant.model or default for tenant in tenants}
@@ -231,7 +215,8 @@ def virtual_model_facts(name: str) -> ModelFacts:
         max_model_len=model.max_model_len,
         kv_bytes_per_token=model.kv_bytes_per_token,
         weight_bytes=model.weight_bytes,
-        eos_token_ids=(),
+        eos_token_ids=model.eos_token_ids,
+        fingerprint=fingerprint(model),
     )
 
 
@@ -253,7 +238,8 @@ def _modes(matrix: Matrix, launcher: Launcher, tenants: Sequence[Tenant]) -> tup
     """The modes asked for; for servers of others, how their owner says that they share."""
     if launcher.engine is not Engine.EXTERNAL or "modes" in matrix.model_fields_set:
         return tuple(matrix.modes)
-    urls = {launcher.endpoints[endpoint_name(launcher, tenant.name)].url for tenant in tenants}
+    endpoints = endpoints_of(launcher, [tenant.name for tenant in tenants]).values()
+    urls = {launcher.endpoints[name].url for name in endpoints}
     if len(urls) == 1:
         return (Mode.LOGICAL,)
     raise SpecError(

@@ -1,4 +1,4 @@
-"""The whole matrix: lease the device, and for each deployment share it, serve, measure, put back."""
+"""The whole matrix: lease the device; per deployment share it, serve, measure, put back."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import signal
 import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from fairshare.devices.telemetry import GpuSampler, gpu_sampler
-from fairshare.errors import PartitionError, ServerError, StoppedEarlyError
+from fairshare.errors import FairshareError, StoppedEarlyError
 from fairshare.events import EventLog
 from fairshare.processes.labelled import labelled
 from fairshare.processes.scope import RunScope, run_scope
@@ -30,6 +30,7 @@ from fairshare.runner.settings import Settings
 from fairshare.serving.fleet import Fleet, fleet
 from fairshare.sharing.lease import lease
 from fairshare.sharing.plan import Partitioner, PartitionPlan
+from fairshare.sharing.static import STATE_VARIABLE
 from fairshare.spec.launcher import DeviceKind
 from fairshare.virtual import driver
 from fairshare.virtual.telemetry import BoardSampler
@@ -48,6 +49,15 @@ class Outcome:
     def count(self, status: CellStatus) -> int:
         """How many cells ended so."""
         return sum(result.status is status for result in self.results)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """What all deployments of a sweep have in common."""
+
+    scope: RunScope
+    driver_env: Mapping[str, str]
+    sampler: GpuSampler | None
 
 
 class Sweep:
@@ -80,11 +90,11 @@ class Sweep:
             await stack.enter_async_context(lease(self.settings.device, str(self.store.dir)))
             scope = await stack.enter_async_context(run_scope(self.events))
             self._run_id = scope.run_id
-            driver_env, sampler = self._driver(scope, stack)
+            stage = _Stage(scope, *self._driver(scope, stack))
             for deployment in plan.deployments:
                 if self.stop.is_set():
                     break
-                await self._deploy(deployment, scope, driver_env, sampler)
+                await self._deploy(deployment, stage)
         self.outcome.stopped = self.stop.is_set()
         return self.outcome
 
@@ -109,29 +119,26 @@ class Sweep:
             self.events.emit("telemetry.absent", reason=reason)
         return {}, sampler
 
-    async def _deploy(
-        self,
-        deployment: Deployment,
-        scope: RunScope,
-        driver_env: Mapping[str, str],
-        sampler: GpuSampler | None,
-    ) -> None:
-        partitioner = partitioner_of(self.settings, deployment.plan, driver_env)
+    async def _deploy(self, deployment: Deployment, stage: _Stage) -> None:
+        deployment = replace(deployment, plan=_bound(deployment.plan, stage.driver_env))
+        partitioner = partitioner_of(self.settings, deployment.plan, stage.driver_env)
         left = list(deployment.cells)
         self.events.emit(
             "deployment.started", deployment=deployment.id, cells=[cell.id for cell in left]
         )
         try:
-            async with partitioner.apply(deployment.plan, scope) as shared:
+            async with partitioner.apply(deployment.plan, stage.scope) as shared:
                 for _ in range(STARTS_PER_DEPLOYMENT):
                     if left and not self.stop.is_set():
-                        await self._serve(deployment, shared, partitioner, left, scope, sampler)
+                        await self._serve(
+                            replace(deployment, plan=shared), partitioner, left, stage
+                        )
                 for cell in left if not self.stop.is_set() else ():
                     reason = "not run: a server of its deployment crashed twice"
                     self._settle(cell, deployment.plan, CellStatus.FAILED, reason)
         except StoppedEarlyError:
             raise
-        except (PartitionError, ServerError) as error:
+        except FairshareError as error:
             self.events.emit("deployment.failed", deployment=deployment.id, reason=str(error))
             if not left:
                 raise  # nothing left to blame it on: what we made could not be put back
@@ -141,35 +148,32 @@ class Sweep:
     async def _serve(
         self,
         deployment: Deployment,
-        shared: PartitionPlan,
         partitioner: Partitioner,
         left: list[PlannedCell],
-        scope: RunScope,
-        sampler: GpuSampler | None,
+        stage: _Stage,
     ) -> None:
         """Start the servers and run cells, taken off ``left``, until one of the servers dies."""
         log_dir = self.store.dir / SERVERS / f"{deployment.id}-{len(self.outcome.starts) + 1}"
         async with fleet(
-            shared,
+            deployment.plan,
             self.settings.launcher,
             self.settings.models,
-            scope,
+            stage.scope,
             log_dir,
             self._api_key,
-            python=self.settings.python,
         ) as running:
             self._note_starts(deployment, running)
             shares = [
                 partitioner.verify(slot, running.servers[slot.name].pids())
-                for slot in shared.slots
+                for slot in deployment.plan.slots
             ]
             context = CellContext(
                 settings=self.settings,
-                plan=shared,
+                plan=deployment.plan,
                 fleet=running,
                 deployment=deployment.id,
                 shares=shares,
-                sampler=sampler,
+                sampler=stage.sampler,
                 events=self.events,
                 stop=self.stop,
             )
@@ -230,6 +234,13 @@ class Sweep:
                 }
             )
         self.store.save_matrix({**self.store.matrix, "starts": self.outcome.starts})
+
+
+def _bound(plan: PartitionPlan, driver_env: Mapping[str, str]) -> PartitionPlan:
+    """The plan with its servers pointed at the simulated GPU, which exists only now."""
+    state = {name: value for name, value in driver_env.items() if name == STATE_VARIABLE}
+    slots = tuple(replace(slot, env={**slot.env, **state}) for slot in plan.slots)
+    return replace(plan, slots=slots)
 
 
 class _ServerLogs:

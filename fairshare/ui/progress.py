@@ -13,7 +13,7 @@ Event = Mapping[str, Any]
 
 
 class Progress:
-    """An event listener that says what is going on, one plain line at a time (logs stay legible)."""
+    """Listens to events and says what is going on, one plain line at a time."""
 
     def __init__(self, cells: int) -> None:
         self._cells = cells
@@ -45,7 +45,7 @@ class Progress:
 
     def _ready(self, event: Event) -> None:
         start = f"{'cold' if event.get('cold') else 'warm'} start"
-        took = format_duration(event.get("duration_s") or 0.0)
+        took = format_duration(event.get("start_s") or 0.0)
         click.echo(f"  server {event.get('server')} ready after {took} ({start})")
 
     def _started(self, event: Event) -> None:

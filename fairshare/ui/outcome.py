@@ -1,0 +1,85 @@
+"""The last screen: the comparison, what worked and what did not, and where everything is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fairshare.analysis.build import BuiltAnalysis
+from fairshare.analysis.table import BEST, FEW
+from fairshare.errors import ExitCode
+from fairshare.records import CellStatus
+from fairshare.runner.sweep import Outcome
+
+
+def show_analysis(built: BuiltAnalysis) -> None:
+    """Print the comparison, one table per setting, and the paths of what was made."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=max(console.width, 160))
+    for table in built.tables:
+        shown = Table(title=Text(table.title), title_justify="left", title_style="bold")
+        shown.add_column("mode", no_wrap=True)
+        shown.add_column("tenant", no_wrap=True)
+        for column in table.columns:
+            shown.add_column(column.title, justify="right", no_wrap=True)
+        for row in table.rows:
+            style = "bold" if row.total else ""
+            cells = [Text(row.mode), Text(row.tenant), *(Text(str(cell)) for cell in row.figures)]
+            shown.add_row(*cells, style=style, end_section=row.total)
+        console.print(shown)
+    _show_reservations(console, built)
+    _show_paths(console, built)
+
+
+def _show_reservations(console: Console, built: BuiltAnalysis) -> None:
+    """What must be known before a figure is believed, once."""
+    rows = [row for table in built.tables for row in table.rows]
+    for provenance in dict.fromkeys(row.provenance for row in rows):
+        modes = dict.fromkeys(row.mode for row in rows if row.provenance == provenance)
+        console.print(Text(f"{', '.join(modes)}: {provenance}"))
+    marks: dict[str, set[str]] = {}
+    for row in rows:
+        for mark in row.marks:
+            marks.setdefault(mark, set()).add(row.mode)
+    for mark, modes_with in marks.items():
+        console.print(Text(f"{mark}: {', '.join(sorted(modes_with))}"))
+    if any(cell.best for row in rows for cell in row.figures):
+        console.print(Text(f"{BEST} best of its column, its interval clear of all others"))
+    if any(cell.few for row in rows for cell in row.figures):
+        console.print(Text(f"{FEW} P99 of fewer than 100 requests: close to their maximum"))
+
+
+def _show_paths(console: Console, built: BuiltAnalysis) -> None:
+    if built.failed:
+        console.print(Text("cells without figures:", style="bold"))
+        for outcome in built.failed:
+            reason = (outcome.reason or "").splitlines()
+            console.print(Text(f"  {outcome.status:<11} {outcome.cell}"))
+            for line in reason:
+                console.print(Text(f"      {line}"))
+    console.print(Text(f"summary: {built.summary_csv}"), soft_wrap=True)
+    if built.figures:
+        folder = built.figures[0].parent
+        console.print(Text(f"figures: {len(built.figures)} in {folder}"), soft_wrap=True)
+    if built.report is not None:
+        console.print(Text(f"report:  {built.report}", style="bold"), soft_wrap=True)
+
+
+def show_outcome(outcome: Outcome, directory: Path, resume_command: str) -> ExitCode:
+    """Print how many cells worked, and return the exit code that this deserves."""
+    ok = outcome.count(CellStatus.OK)
+    parts = [f"{ok} cells ok"]
+    for status in (CellStatus.FAILED, CellStatus.INFEASIBLE, CellStatus.INTERRUPTED):
+        if count := outcome.count(status):
+            parts.append(f"{count} {status.value}")
+    click.echo(", ".join(parts) + f"; results in {directory}")
+    if outcome.stopped:
+        click.echo(f"stopped before the end; continue with:\n  {resume_command}")
+        return ExitCode.INTERRUPTED
+    failed = outcome.count(CellStatus.FAILED)
+    return ExitCode.SOME_CELLS_FAILED if failed else ExitCode.OK

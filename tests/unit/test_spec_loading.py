@@ -1,0 +1,152 @@
+"""Complaints about YAML say file, line, column, and what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fairshare import assets
+from fairshare.errors import SpecError
+from fairshare.spec.launcher import Launcher
+from fairshare.spec.loading import SPECS, load, load_scenario
+from fairshare.spec.matrix import Matrix
+from fairshare.spec.scenario import Scenario
+
+GOOD = """\
+name: good
+tenants:
+  - name: chat
+    prompts: {kind: synthetic, tokens: {kind: fixed, tokens: 32}}
+    output: {kind: uniform, min: 4, max: 8}
+"""
+
+
+def _error(tmp_path: Path, text: str, spec: type = Scenario) -> SpecError:
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    with pytest.raises(SpecError) as caught:
+        load(path, spec)
+    return caught.value
+
+
+def test_a_good_file_loads(tmp_path: Path) -> None:
+    """The smallest scenario needs a name and one tenant."""
+    path = tmp_path / "x.yaml"
+    path.write_text(GOOD)
+    assert [tenant.name for tenant in load(path, Scenario).expanded()] == ["chat"]
+
+
+@pytest.mark.parametrize(
+    ("change", "place", "message", "hint"),
+    [
+        (("output:", "outptu:"), "5:5", "unknown key 'tenants.0.outptu'", "did you mean output?"),
+        (("fixed, tokens: 32", "fixed, tokens: none"), "4:62", "tokens' is 'none'", ""),
+        (("fixed, tokens: 32", "fixed, tokens: -1"), "4:62", "greater than or equal to 1", ""),
+        (("kind: uniform", "kind: unifrom"), "5:13", "needs a known kind", "uniform"),
+        (("min: 4, max: 8", "min: 9, max: 8"), "5:13", "max (8) is less than min (9)", ""),
+        (("name: good", "nmae: good"), "1:1", "unknown key 'nmae'", "did you mean name?"),
+    ],
+)
+def test_each_mistake_has_its_place(
+    tmp_path: Path, change: tuple[str, str], place: str, message: str, hint: str
+) -> None:
+    """File, line and column point at what is wrong, and the message says what."""
+    error = _error(tmp_path, GOOD.replace(*change))
+    assert str(error.where).endswith(f"x.yaml:{place}")
+    assert message in error.message
+    assert hint in (error.hint or "")
+
+
+def test_all_complaints_come_at_once(tmp_path: Path) -> None:
+    """A file with two mistakes is mended in one go."""
+    text = GOOD.replace("output:", "outptu:").replace("tokens: 32", "tokens: 0")
+    error = _error(tmp_path, text)
+    assert any("greater than or equal to 1" in line for line in error.evidence)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: [a", "not valid YAML"),
+        ("- a\n- b\n", "must hold a mapping"),
+        ("", "must hold a mapping"),
+        ("name: a\nname: b\ntenants: []\n", "'name' is given twice"),
+        ("a: !!python/object/apply:os.system ['true']\n", "not valid YAML"),
+        ("? [a, b]\n: 1\n", "not valid YAML"),
+    ],
+)
+def test_what_is_not_our_yaml_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    """Broken, empty, ambiguous and malicious YAML ends in a message with its place."""
+    error = _error(tmp_path, text)
+    assert message in error.message
+    assert error.where is not None
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    """Binary data is not decoded into nonsense."""
+    path = tmp_path / "x.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SpecError, match="not valid YAML"):
+        load(path, Scenario)
+
+
+def test_shares_cannot_exceed_the_device(tmp_path: Path) -> None:
+    """Two tenants with 60 % each are refused before anything starts."""
+    tenant = GOOD.split("tenants:\n")[1]
+    text = (
+        f"name: x\ntenants:\n{tenant}    share: 60%\n{tenant.replace('chat', 'b')}    share: 0.6\n"
+    )
+    assert "add up to 120%" in _error(tmp_path, text).message
+
+
+def test_tenants_need_names_of_their_own(tmp_path: Path) -> None:
+    """Records are told apart by tenant, so names that collide are refused, expanded ones too."""
+    tenant = GOOD.split("tenants:\n")[1]
+    other = tenant.replace("chat", "chat-2")
+    text = f"name: x\ntenants:\n{tenant}    count: 2\n{other}"
+    assert "two tenants are named 'chat-2'" in _error(tmp_path, text).message
+
+
+def test_a_launcher_must_start_something(tmp_path: Path) -> None:
+    """A launcher without a command is refused, unless its servers are somebody else's."""
+    assert "command is missing" in _error(tmp_path, "name: x\nengine: vllm\n", Launcher).message
+
+
+def test_a_matrix_names_nothing_twice(tmp_path: Path) -> None:
+    """A cell listed twice would overwrite itself."""
+    error = _error(tmp_path, "name: x\nscenarios: [a]\nmodes: [mps, mps]\n", Matrix)
+    assert "modes names something twice" in error.message
+
+
+def test_unknown_names_suggest_the_closest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A typing error in a scenario's name is answered with the right one."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SpecError, match="did you mean two-tenants"):
+        load_scenario("two-tenant")
+    with pytest.raises(SpecError, match="does not exist"):
+        load_scenario("./nowhere.yaml")
+
+
+def test_own_files_come_before_shipped_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file in ./scenarios wins over the shipped one of the same name."""
+    folder = tmp_path / "scenarios"
+    folder.mkdir()
+    (folder / "two-tenants.yaml").write_text(GOOD)
+    monkeypatch.chdir(tmp_path)
+    scenario, path = load_scenario("two-tenants")
+    assert scenario.name == "good"
+    assert path == folder / "two-tenants.yaml"
+
+
+@pytest.mark.parametrize("kind", sorted(SPECS))
+def test_everything_shipped_is_valid(kind: str) -> None:
+    """Each shipped file loads, describes itself, and is named as its file is."""
+    files = assets.names(kind)
+    assert files
+    for name, path in files.items():
+        loaded = load(path, SPECS[kind])
+        assert getattr(loaded, "name") == name  # noqa: B009  (the common base has no name)
+        assert getattr(loaded, "description")  # noqa: B009
