@@ -35,12 +35,13 @@ def labels() -> dict[ProcessIdentity, dict[str, str]]:
     """The labels of every running process that carries ours, this process left out."""
     found: dict[ProcessIdentity, dict[str, str]] = {}
     for pid in all_pids():
-        if pid == os.getpid():
+        if pid == os.getpid() or RUN_LABEL not in environment_of(pid):
             continue
         identity = identify(pid)
-        environment = environment_of(pid)
-        if RUN_LABEL in environment and identity is not None and identity.alive():
-            found[identity] = {k: v for k, v in environment.items() if k in LABELS}
+        # Read once more: only now is it certain whose environment it is.
+        carried = {k: v for k, v in environment_of(pid).items() if k in LABELS}
+        if RUN_LABEL in carried and identity is not None and identity.alive():
+            found[identity] = carried
     return found
 
 

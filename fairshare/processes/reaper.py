@@ -7,6 +7,7 @@ up, nothing is to be done. The end of the pipe without one, or the end of the ow
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -30,11 +31,19 @@ def main(arguments: list[str]) -> int:
     # It lives exactly as long as its owner: what asks the owner to go must not end it first.
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
-    os.write(sys.stdout.fileno(), READY)
-    os.close(sys.stdout.fileno())
+    _say_ready()
     if finished_cleanly(int(pipe), owner):
         return 0
     return clean_up(Path(journal_path))
+
+
+def _say_ready() -> None:
+    # The owner may be dead already; that is no reason to stop, on the contrary.
+    with contextlib.suppress(BrokenPipeError):
+        os.write(sys.stdout.fileno(), READY)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def finished_cleanly(pipe: int, owner: ProcessIdentity) -> bool:

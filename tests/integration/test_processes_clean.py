@@ -1,0 +1,191 @@
+"""What is left when even the reaper was killed is found and cleaned up later, exactly once."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from processes_children import DAEMON, SHARED_MEMORY, STUBBORN, Owner, Ready, assert_gone, python
+
+from fairshare.errors import PreflightError
+from fairshare.processes.clean import DeadRun, find_dead_runs, undo
+from fairshare.processes.identity import ProcessIdentity, boot_id, identify
+from fairshare.processes.journal import Journal, RunHeader, read_state, runs_dir
+from fairshare.processes.labelled import OWNER_LABEL, RUN_LABEL, labelled, owner_label
+from fairshare.processes.segments import SHM
+
+
+@pytest.fixture(autouse=True)
+def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep journals out of the user's state folder, here and in child processes."""
+    monkeypatch.setenv("FAIRSHARE_STATE_DIR", str(tmp_path / "state"))
+
+
+@pytest.fixture
+def ready(tmp_path: Path) -> Ready:
+    """How children say that they are ready."""
+    return Ready(tmp_path)
+
+
+def _note(path: Path, word: str) -> list[list[str]]:
+    return [["sh", "-c", 'echo "$0" >> "$1"', word, str(path)]]
+
+
+def _dead_owner() -> ProcessIdentity:
+    return ProcessIdentity(os.getpid(), 1, boot_id())
+
+
+def _dead_run(folder: Path, steps: dict[str, list[list[str]]], host: str | None = None) -> Journal:
+    """A journal as a killed run leaves it; its lock is let go."""
+    run_id = f"dead-{secrets.token_hex(3)}"
+    host = os.uname().nodename if host is None else host
+    journal = Journal.create(RunHeader(run_id, _dead_owner(), host, folder))
+    for step, commands in steps.items():
+        journal.intend(step, commands)
+    journal.close()
+    return journal
+
+
+def _kill_with_reaper(owner: Owner) -> None:
+    owner.reaper.signal(signal.SIGKILL)
+    assert_gone(owner.reaper)
+    owner.kill()
+
+
+def test_a_run_whose_reaper_died_too_is_cleaned_up(ready: Ready, tmp_path: Path) -> None:
+    """Daemons, open changes, folder, shared memory and journal of the dead run go; others stay."""
+    undone = tmp_path / "undone"
+    steps = [[word, _note(undone, word)] for word in ("first", "second")]
+    owner = Owner(tmp_path, ready, {"steps": steps, "children": [DAEMON, SHARED_MEMORY]})
+    words = [ready.line(), ready.line()]
+    segment = next(line[1] for line in words if len(line) == 3)
+    _kill_with_reaper(owner)
+    alive = Owner(tmp_path, ready, {"children": [STUBBORN]})
+    other = identify(int(ready.line()[0]))
+    assert other is not None
+
+    (run,) = find_dead_runs()
+    assert run.run_id == owner.run_id
+    assert {int(line[0]) for line in words} <= {identity.pid for identity in run.processes}
+    planned = undo(run, dry_run=True)
+    assert [line for line in planned if "undo" in line] == ["would undo second", "would undo first"]
+    assert f"would remove {owner.private_dir}" in planned
+    assert labelled(owner.run_id) != []
+    assert not undone.exists()
+
+    done = undo(run, dry_run=False)
+    assert [line for line in done if line.startswith("undid")] == ["undid second", "undid first"]
+    assert undone.read_text().split() == ["second", "first"]
+    assert labelled(owner.run_id) == []
+    assert not owner.private_dir.exists()
+    assert not (SHM / segment).exists()
+    assert find_dead_runs() == []
+    assert undo(run, dry_run=False) == []
+    assert undone.read_text().split() == ["second", "first"]
+
+    assert other.alive()
+    assert alive.private_dir.exists()
+    alive.process.communicate(timeout=60)
+
+
+def test_a_live_run_is_neither_found_nor_touched(ready: Ready, tmp_path: Path) -> None:
+    """Asking to undo a run whose owner lives is refused, and nothing of it changes."""
+    owner = Owner(tmp_path, ready, {"children": [STUBBORN]})
+    child = identify(int(ready.line()[0]))
+    live = identify(owner.process.pid)
+    assert child is not None
+    assert live is not None
+    assert find_dead_runs() == []
+    (journal,) = runs_dir().iterdir()
+    for dry_run in (True, False):
+        with pytest.raises(PreflightError, match="is alive"):
+            undo(DeadRun(owner.run_id, live, journal), dry_run)
+    assert child.alive()
+    assert owner.private_dir.exists()
+    owner.process.communicate(timeout=60)
+
+
+def test_a_journal_of_another_host_is_not_judged(tmp_path: Path) -> None:
+    """With a shared home folder, a run of another machine only looks dead from here."""
+    _dead_run(tmp_path / "fs-0", {}, host="elsewhere")
+    assert find_dead_runs() == []
+    assert len(list(runs_dir().iterdir())) == 1
+
+
+def test_a_failed_undo_is_told_kept_and_tried_again(tmp_path: Path) -> None:
+    """What failed is tried again next time; what succeeded is not done a second time."""
+    undone, allow = tmp_path / "undone", tmp_path / "allow"
+    steps = {"first": _note(undone, "first"), "second": [["test", "-e", str(allow)]]}
+    steps["third"] = [*_note(undone, "third"), ["test", "-e", str(allow)]]
+    _dead_run(tmp_path / "fs-0", steps)
+    (run,) = find_dead_runs()
+    told = undo(run, dry_run=False)
+    assert [line.split(":")[1].strip() for line in told if "FAILED" in line] == ["third", "second"]
+    assert undone.read_text().split() == ["third", "first"]
+    allow.touch()
+    (run,) = find_dead_runs()
+    assert undo(run, dry_run=False) == ["undid third", "undid second"]
+    assert undone.read_text().split() == ["third", "first"]
+    assert find_dead_runs() == []
+
+
+def test_a_folder_that_is_not_the_runs_own_is_left_alone(tmp_path: Path) -> None:
+    """A journal cannot have a folder removed that does not carry its run's mark."""
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").write_text("x")
+    journal = _dead_run(precious, {})
+    (run,) = find_dead_runs()
+    told = undo(run, dry_run=False)
+    assert any("left alone" in line for line in told)
+    assert (precious / "file").read_text() == "x"
+    assert read_state(journal.path) is not None
+
+
+def test_a_journal_in_use_is_not_cleaned_a_second_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While somebody holds a dead run's journal, cleaning waits for it and then gives up aloud."""
+    monkeypatch.setattr("fairshare.processes.clean._LOCK_WAIT_S", 0.1)
+    made = _dead_run(tmp_path / "fs-0", {"a": _note(tmp_path / "undone", "a")})
+    holder = Journal.lock(made.path)
+    assert holder is not None
+    (run,) = find_dead_runs()
+    with pytest.raises(PreflightError, match="cleaning up"):
+        undo(run, dry_run=False)
+    assert not (tmp_path / "undone").exists()
+    holder.close()
+    assert undo(run, dry_run=False) == ["undid a"]
+
+
+def test_orphans_without_a_journal_are_found_by_their_label(ready: Ready) -> None:
+    """A labelled process of a dead owner is found and ended; a live or unknown owner's is not."""
+    run_id = secrets.token_hex(6)
+    mine = identify(os.getpid())
+    assert mine is not None
+    owners = {
+        "dead": owner_label(_dead_owner()),
+        "live": owner_label(mine),
+        "unknown": "",
+    }
+    children = {}
+    for name, owner in owners.items():
+        env = {**ready.env(), RUN_LABEL: f"{run_id}-{name}", OWNER_LABEL: owner}
+        children[name] = subprocess.Popen(python(STUBBORN), env=env)
+        ready.line()
+    (run,) = [run for run in find_dead_runs() if run.run_id.startswith(run_id)]
+    assert run.run_id == f"{run_id}-dead"
+    assert run.journal is None
+    assert len(undo(run, dry_run=True)) == 1
+    assert children["dead"].poll() is None
+    (told,) = undo(run, dry_run=False)
+    assert told.startswith(f"ended process {children['dead'].pid} ")
+    assert children["dead"].wait() == -signal.SIGKILL
+    for name in ("live", "unknown"):
+        assert children[name].poll() is None
+        children[name].kill()
+        children[name].wait()
