@@ -107,9 +107,12 @@ def _cause(lines: Sequence[str]) -> str | None:
     while len(starts) > 1 and _chained(lines, starts[-2], starts[-1]):
         starts.pop()
         after = starts[-1]
-    for line in lines[after:]:
+    for at in range(after, len(lines)):
+        line = lines[at]
         if (_ERROR.match(line) or _BARE_ERROR.match(line)) and not _NO_CAUSE.search(line):
-            return line.strip()
+            # pydantic says what is wrong in the line below.
+            below = lines[at + 1].strip() if at + 1 < len(lines) else ""
+            return f"{line.strip()}: {below}" if "validation error" in line else line.strip()
     if after:
         return _cause(lines[:after])
     return None
