@@ -55,15 +55,13 @@ class SseSplitter:
         return events
 
     def close(self) -> list[bytes]:
-        """The last event, if only its blank line is missing; what is cut within a line is dropped.
+        """The last event, where its blank line is missing; a line that was cut is dropped.
 
         Raises:
             WireError: an event was longer than allowed.
         """
         self._check()
-        if not self._tail.endswith(b"\n"):
-            return []
-        block = bytes(self._tail)
+        block = bytes(self._tail[: self._tail.rfind(b"\n") + 1])
         self._tail.clear()
         return self._events(block)
 
