@@ -38,7 +38,7 @@ def find_words(tokenizer: Tokenizer, vocabulary_size: int) -> Words:
     """
     stride = max(1, vocabulary_size // _TRIED_IDS)
     decoded = (tokenizer.decode([i]).strip() for i in range(0, vocabulary_size, stride))
-    whole_words = (text for text in decoded if len(text) > 1 and text.isascii() and text.isalpha())
+    whole_words = (text for text in decoded if len(text) > 1 and text.isascii() and text.isalnum())
     for candidates, joiner in ((whole_words, " "), (iter(string.ascii_letters), "")):
         words = _separable(tokenizer, candidates, joiner)
         if len(words) >= _ENOUGH:
@@ -50,14 +50,18 @@ def find_words(tokenizer: Tokenizer, vocabulary_size: int) -> Words:
 
 
 def _separable(tokenizer: Tokenizer, candidates: Iterable[str], joiner: str) -> list[str]:
-    single: dict[str, str] = {}  # by folded case: some tokenizers do not tell cases apart
+    words: list[str] = []
+    taken = set(tokenizer.special_ids)  # words that share a token (of another case) are one
     for word in candidates:
-        if len(tokenizer.encode(word)) == 1 and _apart(tokenizer, word, [word], joiner):
-            single.setdefault(word.casefold(), word)
-        if len(single) == _WANTED:
+        ids = tokenizer.encode(word)
+        if len(ids) != 1 or ids[0] in taken or not _apart(tokenizer, word, [word], joiner):
+            continue
+        if _apart(tokenizer, word, [word, *words], joiner):
+            words.append(word)
+            taken.add(ids[0])
+        if len(words) == _WANTED:
             break
-    words = list(single.values())
-    return [word for word in words if _apart(tokenizer, word, words, joiner)]
+    return words
 
 
 def _apart(tokenizer: Tokenizer, word: str, others: list[str], joiner: str) -> bool:
