@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Self
 
 from fairshare.virtual.physics import Demand
+from fairshare.virtual.processes import start_ticks
 from fairshare.virtual.rules import Neighbour, SharingKind
 
 SLOTS = 64
@@ -178,16 +179,6 @@ class Board:
             alive = start_ticks(entry.pid) == entry.start_ticks
             self._alive[key] = (now, alive)
         return alive
-
-
-def start_ticks(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None if there is none or it is dead."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as stat:  # noqa: PTH123  # on the path of each step
-            fields = stat.read().rpartition(b")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in b"ZX" else int(fields[19])
 
 
 def own_entry(partition: int, kind: SharingKind, sm_share: float, memory_bytes: int) -> Entry:

@@ -119,7 +119,14 @@ def _claimed(options: argparse.Namespace) -> Iterator[_Claim]:
     board = None if share.state_dir is None else Board(share.state_dir / "board")
     try:
         memory, entry = _claim_memory(options, model, share, max_model_len, board)
-        with _reported(share, {"pid": entry.pid, "model": model.name, **share.report()}):
+        report = {
+            "pid": entry.pid,
+            "start_ticks": entry.start_ticks,
+            "model": model.name,
+            "used_bytes": memory.claimed_bytes,
+            **share.report(),
+        }
+        with _reported(share, report):
             yield _Claim(model, share, max_model_len, board, entry, memory)
     finally:
         if board is not None:

@@ -37,6 +37,22 @@ def encode(text: str, vocab_size: int) -> list[int]:
 
 
 @dataclass(frozen=True, slots=True)
+class VirtualTokenizer:
+    """The virtual vocabulary as a tokenizer, for prompts sent as text."""
+
+    vocab_size: int
+    special_ids: frozenset[int] = frozenset()
+
+    def encode(self, text: str) -> list[int]:
+        """The token ids of ``text``."""
+        return encode(text, self.vocab_size)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The words of token ids."""
+        return "".join(token_text(token) for token in ids).strip()
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """The tokens that a prompt is answered with: arbitrary, but always the same."""
 
