@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -24,6 +25,11 @@ HIGHER_IS_BETTER = {
     "jain": True,
 }
 """Metrics in which modes compete, and which way."""
+
+_SHARES = frozenset(
+    {"slo_attainment", "slo_attainment_send", "completion_rate", "cached_share"}
+    | {"jain", "jain_min", "jain_joint"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +81,16 @@ class Row:
     @property
     def mode_label(self) -> str:
         """The mode as shown to people, with the policy where it is not the default."""
-        return self.label if self.policy == "fcfs" else f"{self.label} + {self.policy}"
+        return mode_label(self.label, self.policy)
 
     def value(self, name: str) -> float | None:
         """The mean of a metric; None where it was not measured."""
         return self.estimates[name].value if name in self.estimates else None
+
+
+def mode_label(label: str, policy: str) -> str:
+    """The mode as shown to people, with the policy where it is not the default."""
+    return label if policy == "fcfs" else f"{label} + {policy}"
 
 
 def rows(analysis: Analysis) -> list[Row]:
@@ -142,16 +153,21 @@ def _row(cells: list[CellAnalysis], tenant: str | None) -> Row:
         tenant=tenant,
         repetitions=len(found),
         marks=tuple(dict.fromkeys(mark for cell, _ in found for mark in cell.marks)),
-        estimates={name: _estimate(values, within.get(name)) for name, values in samples.items()},
+        estimates={
+            name: _estimate(name, values, within.get(name)) for name, values in samples.items()
+        },
         errors=errors,
         few_for_p99=any(row.completed < ENOUGH_FOR_P99 for _, row in found),
     )
 
 
-def _estimate(values: list[float], within: Interval | None) -> Estimate:
-    if len(values) == 1:
-        return Estimate(values[0], within, across_runs=False)
-    return Estimate(float(np.mean(values)), t_interval(values), across_runs=True)
+def _estimate(name: str, values: list[float], within: Interval | None) -> Estimate:
+    across = len(values) > 1
+    interval = t_interval(values) if across else within
+    if interval is not None:
+        # No metric here can be negative, and shares end at 1.
+        interval = interval.within(0.0, 1.0 if name in _SHARES else math.inf)
+    return Estimate(float(np.mean(values)), interval, across_runs=across)
 
 
 def _with_best(made: list[Row]) -> list[Row]:

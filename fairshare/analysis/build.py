@@ -5,23 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from fairshare.analysis.aggregate import Row, rows
+from fairshare.analysis.aggregate import Row, Setting, rows
 from fairshare.analysis.analyze import analyze
-from fairshare.analysis.model import Analysis
+from fairshare.analysis.model import Analysis, Drawn, Outcome
 from fairshare.analysis.summary import summary_csv, summary_json
 from fairshare.analysis.table import Table, tables
+from fairshare.analysis.verdict import Finding, findings
 from fairshare.records import CellStatus
 from fairshare.results import ResultStore, layout
 from fairshare.results.files import write_atomic, writing
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one cell."""
-
-    cell: str
-    status: str
-    reason: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +24,8 @@ class BuiltAnalysis:
     rows: tuple[Row, ...]
     tables: tuple[Table, ...]
     """One per setting, ready to print."""
+    findings: tuple[tuple[Setting, list[Finding]], ...]
+    """Which mode for which goal, per setting."""
     outcomes: tuple[Outcome, ...]
     summary_csv: Path
     summary_json: Path
@@ -60,7 +54,7 @@ class BuiltAnalysis:
     @property
     def failed(self) -> list[Outcome]:
         """The cells that have no figures."""
-        return [outcome for outcome in self.outcomes if outcome.status != CellStatus.OK.value]
+        return [outcome for outcome in self.outcomes if not outcome.worked]
 
 
 def build_analysis(directory: Path, *, figures: bool, html: bool) -> BuiltAnalysis:
@@ -73,8 +67,8 @@ def build_analysis(directory: Path, *, figures: bool, html: bool) -> BuiltAnalys
         folder.mkdir(exist_ok=True)
     write_atomic(folder / layout.SUMMARY_CSV, summary_csv(analysis))
     write_atomic(folder / layout.SUMMARY_JSON, summary_json(analysis, made))
-    answer = tables(made)
-    drawn = []
+    answer, found = tables(made), findings(made)
+    drawn: list[Drawn] = []
     if figures:
         from fairshare.analysis.plots import draw  # noqa: PLC0415  (pandas and matplotlib)
 
@@ -85,12 +79,15 @@ def build_analysis(directory: Path, *, figures: bool, html: bool) -> BuiltAnalys
         from fairshare.analysis.report import render  # noqa: PLC0415  (jinja2)
 
         report = folder / layout.REPORT
-        page = render(store, analysis, answer, outcomes, drawn)
+        page = render(
+            store, analysis, tables=answer, findings=found, outcomes=outcomes, figures=drawn
+        )
         write_atomic(report, page.encode("utf-8", "replace"))
     return BuiltAnalysis(
         analysis=analysis,
         rows=tuple(made),
         tables=tuple(answer),
+        findings=tuple(found),
         outcomes=tuple(outcomes),
         summary_csv=folder / layout.SUMMARY_CSV,
         summary_json=folder / layout.SUMMARY_JSON,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from fairshare.analysis.stats import Interval
-from fairshare.records import CellResult, Mark
+from fairshare.records import CellResult, CellStatus, Mark
 
 LATENCIES = ("ttft", "tpot", "itl", "e2e")
 """Headline latencies: of an open-loop tenant from its schedule, of a closed-loop one from send."""
@@ -131,3 +132,30 @@ class Analysis:
     def measured(self) -> list[CellAnalysis]:
         """The cells that have figures."""
         return [cell for cell in self.cells if cell.tenants]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one cell."""
+
+    cell: str
+    status: str
+    reason: str | None
+
+    @property
+    def worked(self) -> bool:
+        """Whether the cell was measured to its end."""
+        return self.status == CellStatus.OK.value
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A figure on disk. ``caption`` says what it shows, in one or two sentences."""
+
+    name: str
+    title: str
+    caption: str
+    png: Path
+    svg: Path
+    provenance: tuple[str, ...]
+    marks: tuple[str, ...]

@@ -24,9 +24,9 @@ class Interval:
     low: float
     high: float
 
-    def overlaps(self, other: Interval) -> bool:
-        """Whether the two have a value in common."""
-        return self.low <= other.high and other.low <= self.high
+    def within(self, least: float, most: float) -> Interval:
+        """The part of it that is possible."""
+        return Interval(min(max(self.low, least), most), max(min(self.high, most), least))
 
 
 def percentile(values: Floats, percent: float) -> float | None:

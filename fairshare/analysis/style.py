@@ -1,0 +1,135 @@
+"""One look for all figures: colour-blind safe, the same mode always in the same colour."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib as mpl
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from fairshare.analysis.model import Drawn
+from fairshare.records import Mode
+from fairshare.results.files import writing
+
+mpl.use("agg")  # no screen
+
+_PALETTE: list[tuple[float, float, float]] = sns.color_palette("colorblind")
+_COLOURS = {
+    Mode.EXCLUSIVE: (0.45, 0.45, 0.45),
+    Mode.LOGICAL: _PALETTE[0],
+    Mode.TIMESLICE: _PALETTE[3],
+    Mode.MPS: _PALETTE[1],
+    Mode.MIG: _PALETTE[2],
+}
+_MARKERS = {
+    Mode.EXCLUSIVE: "X",
+    Mode.LOGICAL: "o",
+    Mode.TIMESLICE: "v",
+    Mode.MPS: "s",
+    Mode.MIG: "D",
+}
+_LINES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
+_RC: Any = {
+    "svg.hashsalt": "fairshare",
+    "svg.fonttype": "none",
+    "font.family": "DejaVu Sans",
+    "axes.titlesize": 10,
+    "axes.labelsize": 9.5,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "legend.fontsize": 8.5,
+    "figure.dpi": 100,
+    "savefig.dpi": 150,
+    "text.parse_math": False,  # names are text, whatever they contain
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How one mode (with its policy) is drawn."""
+
+    colour: tuple[float, float, float]
+    marker: str
+    line: Literal["-", "--", ":", "-."]
+
+
+def looks(modes: Sequence[tuple[str, Mode]]) -> dict[str, Look]:
+    """A look per label; labels of the same mode (policies) differ by their line."""
+    found: dict[str, Look] = {}
+    for label, mode in modes:
+        if label not in found:
+            same = sum(look.marker == _MARKERS[mode] for look in found.values())
+            line = _LINES[same % len(_LINES)]
+            found[label] = Look(_COLOURS[mode], _MARKERS[mode], line)
+    return found
+
+
+@contextmanager
+def themed() -> Iterator[None]:
+    """Seaborn's theme with our own settings, for the length of a block."""
+    with mpl.rc_context():
+        sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
+        mpl.rcParams.update(_RC)
+        yield
+
+
+def panels(
+    rows: int, columns: int, *, width: float = 3.5, height: float = 2.9
+) -> tuple[Figure, list[list[Axes]]]:
+    """A figure and its grid of axes (rows x columns)."""
+    figure = Figure(figsize=(max(5.6, width * columns), height * rows + 0.9))
+    engine = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1, wspace=0.03, hspace=0.03)
+    figure.set_layout_engine(engine)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    return figure, [list(row) for row in grid]
+
+
+def name_axes(axes: Axes, x: str, y: str, title: str = "") -> None:
+    """Labels with units, and a title cut to what fits."""
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.set_title(short(title, 34))
+    sns.despine(ax=axes)
+
+
+def short(text: str, length: int) -> str:
+    """``text`` on one line of printable characters, cut in the middle if it is too long."""
+    text = "".join(c if c.isprintable() else "?" for c in text)
+    if len(text) <= length:
+        return text
+    head = (length - 1) // 2
+    return f"{text[:head]}…{text[len(text) - (length - 1 - head) :]}"
+
+
+def save(figure: Figure, drawn: Drawn) -> Drawn:
+    """Write PNG and SVG with title and provenance; equal figures give equal bytes."""
+    figure.suptitle(short(drawn.title, 80), fontsize=11.5, fontweight="bold", x=0.01, ha="left")
+    origin = "; ".join((*drawn.provenance, *drawn.marks))
+    figure.supxlabel(short(origin, 110), fontsize=8, color="0.35", x=0.01, ha="left")
+    engine = figure.get_layout_engine()
+    if engine is not None:  # lay it out once, not for each format
+        engine.execute(figure)
+        figure.set_layout_engine("none")
+    for path, metadata in ((drawn.png, {"Software": None}), (drawn.svg, {"Date": None})):
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{path.name}")
+            figure.savefig(temporary, format=path.suffix[1:], metadata=metadata)
+            temporary.replace(path)
+    return drawn
+
+
+def remove_old(folder: Path) -> None:
+    """Remove the figures of an earlier analysis: what is shown belongs to the same records."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in folder.iterdir():
+            if path.suffix in (".png", ".svg"):
+                path.unlink()
