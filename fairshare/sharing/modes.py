@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping
 from fairshare.devices.device import Device
 from fairshare.records import Mode
 from fairshare.sharing.cpusets import CpuMig, CpuMps
+from fairshare.sharing.emulated import EmulatedMig
 from fairshare.sharing.exclusive import Exclusive
 from fairshare.sharing.logical import Logical
+from fairshare.sharing.mig import Mig
 from fairshare.sharing.mps import Mps
 from fairshare.sharing.plan import Partitioner
 from fairshare.sharing.timeslice import Timeslice
@@ -23,9 +25,11 @@ _EVERYWHERE: dict[Mode, Maker] = {
 }
 _MAKERS: dict[DeviceKind, dict[Mode, Maker]] = {
     DeviceKind.CPU: {**_EVERYWHERE, Mode.MPS: CpuMps, Mode.MIG: CpuMig},
-    DeviceKind.CUDA: {**_EVERYWHERE, Mode.MPS: Mps},
-    DeviceKind.VIRTUAL: {**_EVERYWHERE, Mode.MPS: Mps},
+    DeviceKind.CUDA: {**_EVERYWHERE, Mode.MPS: Mps, Mode.MIG: EmulatedMig},
+    DeviceKind.VIRTUAL: {**_EVERYWHERE, Mode.MPS: Mps, Mode.MIG: Mig},
 }
+# What takes the place of the above once the driver's state may be changed and the GPU has MIG.
+_WITH_CHANGES: dict[tuple[DeviceKind, Mode], Maker] = {(DeviceKind.CUDA, Mode.MIG): Mig}
 
 
 def partitioner_for(
@@ -45,4 +49,7 @@ def partitioner_for(
         allow_gpu_changes: whether a real GPU's driver state may be changed; without it ``mig`` is
             emulated there.
     """
-    return _MAKERS[device.kind][mode](device, driver_env or {})
+    maker = _MAKERS[device.kind][mode]
+    if allow_gpu_changes and device.mig_capable:
+        maker = _WITH_CHANGES.get((device.kind, mode), maker)
+    return maker(device, driver_env or {})

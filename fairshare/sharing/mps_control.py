@@ -18,7 +18,7 @@ from fairshare.devices.device import Device
 from fairshare.errors import PartitionError, ServerError
 from fairshare.processes.scope import RunScope
 from fairshare.processes.spawn import ManagedProcess
-from fairshare.sharing.tools import Answer, ToolMissingError, run_tool, tool_env
+from fairshare.sharing.tools import Answer, ToolMissingError, run_tool, tool_env, undo_env
 from fairshare.spec.launcher import DeviceKind
 
 CONTROL = "nvidia-cuda-mps-control"
@@ -191,11 +191,6 @@ async def mps_daemon(
         await daemon.stop()
         scope.journal.done(step)
         scope.events.emit("mps.stopped", pid=process.pid)
-
-
-def undo_env() -> dict[str, str]:
-    """What lets a later process run our undo commands from wherever it is."""
-    return {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
 
 
 def _daemon_env(

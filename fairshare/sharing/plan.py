@@ -28,8 +28,8 @@ class Slot:
 
     ``compute_fraction`` and ``memory_fraction`` are of the whole device; ``cpu_set`` are the
     logical CPUs the server may run on and ``threads`` how many compute threads it gets (CPU
-    device only); ``memory_bytes`` is an enforced cap where there is one; ``env`` is what binds
-    the server to its share.
+    device only); ``memory_bytes`` is an enforced cap where there is one; ``mig_profile`` names the
+    MIG profile that the slot has or emulates; ``env`` is what binds the server to its share.
     """
 
     name: str
@@ -41,6 +41,7 @@ class Slot:
     memory_bytes: int | None = None
     cpu_set: tuple[int, ...] | None = None
     threads: int | None = None
+    mig_profile: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -75,6 +75,7 @@ def tenant_slot(
     memory_bytes: int | None = None,
     cpu_set: tuple[int, ...] | None = None,
     threads: int | None = None,
+    mig_profile: str | None = None,
     env: Mapping[str, str] | None = None,
 ) -> Slot:
     """A slot of one tenant, named after it."""
@@ -88,6 +89,7 @@ def tenant_slot(
         memory_bytes=memory_bytes,
         cpu_set=cpu_set,
         threads=threads,
+        mig_profile=mig_profile,
         env=dict(env or {}) | thread_env(threads),
     )
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from fairshare.errors import PartitionError
 
@@ -32,6 +33,11 @@ class Answer:
 def tool_env(driver_env: Mapping[str, str]) -> dict[str, str]:
     """The environment driver tools run in: ours, with the stand-ins' over it."""
     return {**os.environ, **driver_env}
+
+
+def undo_env() -> dict[str, str]:
+    """What lets a later process run our undo commands, from whatever folder."""
+    return {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
 
 
 async def run_tool(

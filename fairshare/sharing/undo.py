@@ -1,22 +1,33 @@
 """Undo a driver change after its run has died: what the journal names as a command.
 
-``python -m fairshare.sharing.undo mps PIPE_DIR``. Ends well where there is nothing to undo.
+::
+
+    python -m fairshare.sharing.undo mps PIPE_DIR
+    python -m fairshare.sharing.undo mig-instances GPU BOOT_ID [ID_TO_KEEP ...]
+    python -m fairshare.sharing.undo mig-off GPU BOOT_ID
+
+Each ends well where there is nothing to undo.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from fairshare.errors import FairshareError
+from fairshare.processes.identity import boot_id
+from fairshare.sharing.mig_state import DISABLED, destroy_instances, switch_mode
 from fairshare.sharing.mps_control import quit_daemon
+from fairshare.sharing.nvidia_smi import NvidiaSmi
+from fairshare.sharing.static import STATE_VARIABLE
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run one undo command; return its exit code."""
-    undoings = {"mps": _undo_mps}
+    undoings = {"mps": _undo_mps, "mig-instances": _undo_instances, "mig-off": _undo_mode}
     if not arguments or arguments[0] not in undoings:
         print(f"usage: python -m fairshare.sharing.undo {'|'.join(undoings)} ...")
         return 2
@@ -31,6 +42,25 @@ def main(arguments: Sequence[str]) -> int:
 async def _undo_mps(arguments: Sequence[str]) -> None:
     (pipe_dir,) = arguments
     await quit_daemon(Path(pipe_dir), {})
+
+
+async def _undo_instances(arguments: Sequence[str]) -> None:
+    gpu, boot, *keep = arguments
+    if _still_there(boot):
+        await destroy_instances(NvidiaSmi(gpu, {}), keep={int(number) for number in keep})
+
+
+async def _undo_mode(arguments: Sequence[str]) -> None:
+    gpu, boot = arguments
+    smi = NvidiaSmi(gpu, {})
+    if _still_there(boot) and (await smi.mig_mode()).current != DISABLED:
+        await switch_mode(smi, False)
+
+
+def _still_there(boot: str) -> bool:
+    """Whether what we made can still exist: it survives neither a reboot nor its simulated GPU."""
+    state_dir = os.environ.get(STATE_VARIABLE)
+    return boot == boot_id() and (state_dir is None or Path(state_dir).is_dir())
 
 
 if __name__ == "__main__":
