@@ -19,7 +19,6 @@ from fairshare.spec.launcher import ArgValue, Engine, Launcher
 
 _OURS = {
     "host": "servers listen on 127.0.0.1 only",
-    "port": "fairshare chooses a free port",
     "model": "set the tenant's model or --model",
     "api_key": "keys never go on a command line; fairshare makes one for each run",
     "served_model_name": "fairshare names the model",
@@ -119,6 +118,8 @@ def _engine_arguments(launcher: Launcher, values: Mapping[str, str | None]) -> I
         key = name.lstrip("-").replace("-", "_")
         if key in _OURS:
             raise SpecError(f"args.{name} is not yours to set: {_OURS[key]}")
+        if key == "port":
+            continue  # already in {port}
         yield from _flag(name, value, values)
     if launcher.trust_remote_code:
         yield "--trust-remote-code"

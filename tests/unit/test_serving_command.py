@@ -136,6 +136,12 @@ def test_what_fairshare_sets_cannot_be_set(name: str) -> None:
         _command(_launcher(args={name: "x"}))
 
 
+def test_a_chosen_port_is_given_once() -> None:
+    """args.port chooses the port that {port} stands for and is not repeated as an argument."""
+    argv = _command(_launcher(command=["run", "--port", "{port}"], args={"port": 1234})).argv
+    assert argv == ("run", "--port", "1234")
+
+
 def test_an_unknown_placeholder_is_named() -> None:
     """A mistyped placeholder is an error with the closest known one, not literal text."""
     with pytest.raises(SpecError, match=r"uses \{prot\}") as caught:
