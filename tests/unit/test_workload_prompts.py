@@ -13,6 +13,7 @@ from tokenizers import Tokenizer as FastTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from fairshare.errors import SpecError
+from fairshare.virtual.tokens import VirtualTokenizer
 from fairshare.workload.prompts import Vocabulary, load_vocabulary
 from fairshare.workload.tokenizer import load_tokenizer
 
@@ -101,6 +102,13 @@ def test_texts_differ_within_sixteen_tokens(
         for _ in range(500)
     }
     assert len(heads) == 500
+
+
+def test_text_is_exact_for_the_simulated_gpu_too() -> None:
+    """The virtual server counts exactly the tokens that were asked for."""
+    vocabulary = Vocabulary(32_000, frozenset(), VirtualTokenizer(32_000))
+    rng = np.random.default_rng(6)
+    assert [vocabulary.count(vocabulary.text(rng, n)) for n in range(1, 60)] == list(range(1, 60))
 
 
 class _Stuck:
