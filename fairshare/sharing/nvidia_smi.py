@@ -128,7 +128,7 @@ class NvidiaSmi:
 
     def __init__(self, gpu: str, driver_env: Mapping[str, str]) -> None:
         self.gpu = gpu
-        self._env = tool_env(driver_env)
+        self._driver_env = dict(driver_env)
 
     async def mig_mode(self) -> MigMode:
         """MIG mode, current and pending."""
@@ -186,7 +186,8 @@ class NvidiaSmi:
         )
 
     async def _run(self, *arguments: str, timeout_s: float = _QUERY_S) -> Answer:
-        return await run_tool(["nvidia-smi", *arguments], self._env, timeout_s=timeout_s)
+        env = tool_env(self._driver_env)
+        return await run_tool(["nvidia-smi", *arguments], env, timeout_s=timeout_s)
 
 
 def _rows(problem: str, answer: Answer, rows: list[Row]) -> list[Row]:

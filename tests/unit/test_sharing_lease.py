@@ -94,11 +94,16 @@ async def test_a_link_in_place_of_the_lock_is_refused(tmp_path: Path) -> None:
     assert victim.read_text() == "precious"
 
 
+def open_files(pid: int) -> set[Path]:
+    """Files that a process has open."""
+    return {path.resolve() for path in Path(f"/proc/{pid}/fd").iterdir()}
+
+
 async def test_no_child_inherits_the_lock() -> None:
     """A server that outlives its run must not keep the device locked."""
     async with lease(CPU, "results/mine"):
         with child("import sys; print('held', flush=True); sys.stdin.read()") as process:
-            files = {path.resolve() for path in Path(f"/proc/{process.pid}/fd").iterdir()}
+            files = open_files(process.pid)
             process.kill()
     assert files
     assert lock_path(CPU).resolve() not in files

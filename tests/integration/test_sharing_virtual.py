@@ -1,0 +1,357 @@
+"""GPU modes on the simulated GPU: the real partitioning code against stand-in driver programs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fairshare.devices.inventory import virtual_device
+from fairshare.errors import PartitionError
+from fairshare.events import EventLog
+from fairshare.processes.scope import RunScope, run_scope
+from fairshare.processes.spawn import ManagedProcess
+from fairshare.records import Mode
+from fairshare.sharing import mig_state
+from fairshare.sharing.modes import partitioner_for
+from fairshare.sharing.plan import Partitioner, PartitionPlan, Slot, TenantDemand
+from fairshare.virtual.driver import install
+
+DEVICE = virtual_device("a100-40")
+TENANTS = [TenantDemand("chat", "qwen3-0.6b"), TenantDemand("batch", "qwen3-0.6b")]
+FAIL = "FAIRSHARE_VIRTUAL_FAIL"
+CHECKOUT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _own_state_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Journals of these tests are nobody else's."""
+    monkeypatch.setenv("FAIRSHARE_STATE_DIR", str(tmp_path / "state"))
+
+
+@pytest.fixture
+def driver_env(tmp_path: Path) -> dict[str, str]:
+    """A fresh simulated A100-40."""
+    return install(tmp_path / "gpu", "a100-40")
+
+
+class Run:
+    """A run scope and the names of its events."""
+
+    def __init__(self, scope: RunScope, events: list[dict[str, Any]]) -> None:
+        self.scope = scope
+        self.events = events
+
+    @property
+    def names(self) -> list[str]:
+        """Event names in order."""
+        return [event["event"] for event in self.events]
+
+
+@asynccontextmanager
+async def running(events: list[dict[str, Any]]) -> AsyncIterator[Run]:
+    """A run scope that notes its events."""
+    log = EventLog()
+    log.listen(lambda entry: events.append(dict(entry)))
+    async with run_scope(log) as scope:
+        yield Run(scope, events)
+
+
+def gpu_state(tmp_path: Path) -> dict[str, Any]:
+    """What the simulated GPU remembers."""
+    state: dict[str, Any] = json.loads((tmp_path / "gpu/state.json").read_text())
+    return state
+
+
+def is_pristine(tmp_path: Path) -> bool:
+    """Whether the simulated GPU is as a fresh one."""
+    state = gpu_state(tmp_path)
+    off = {"current": "Disabled", "pending": "Disabled"}
+    return state["mig_mode"] == off and state["instances"] == []
+
+
+def is_there(folder: Path) -> bool:
+    """Whether a folder exists."""
+    return folder.is_dir()
+
+
+def list_of(folder: Path) -> list[Path]:
+    """What a folder holds."""
+    return list(folder.iterdir())
+
+
+def smi(driver_env: dict[str, str], *arguments: str) -> str:
+    """Run the stand-in nvidia-smi."""
+    done = subprocess.run(
+        ["nvidia-smi", *arguments],
+        env=os.environ | driver_env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout
+
+
+async def until(condition: Callable[[], object], timeout_s: float = 30.0) -> None:
+    """Wait for something another process does; fails loudly when it does not come."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        await asyncio.sleep(0.02)
+
+
+async def started(slot: Slot, scope: RunScope, tmp_path: Path) -> ManagedProcess:
+    """A virtual server with the slot's environment that has reported its share."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    argv = ["-m", "fairshare.virtual.server", "--model", slot.model, "--port", str(port)]
+    caps = ["--max-model-len", "2048", "--gpu-memory-utilization", f"{slot.memory_fraction / 2:g}"]
+    server = await ManagedProcess.spawn(
+        slot.name,
+        [sys.executable, *argv, *caps],
+        env={**os.environ, **slot.env, "PYTHONPATH": str(CHECKOUT)},
+        log_path=tmp_path / f"{slot.name}.log",
+        scope=scope,
+    )
+    report = tmp_path / "gpu/servers" / f"{server.pid}.json"
+    await until(lambda: report.exists() or server.returncode is not None)
+    assert server.returncode is None, server.log_tail()
+    return server
+
+
+async def verified(
+    partitioner: Partitioner, plan: PartitionPlan, run: Run, tmp_path: Path
+) -> list[dict[str, Any]]:
+    """What verification says of a server in each slot."""
+    seen = []
+    for slot in plan.slots:
+        server = await started(slot, run.scope, tmp_path)
+        seen.append(partitioner.verify(slot, server.tree()))
+        await server.stop(grace_s=5)
+    return seen
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+async def test_every_mode_gives_the_share_it_planned(
+    mode: Mode, tmp_path: Path, driver_env: dict[str, str]
+) -> None:
+    """Servers on the simulated GPU report exactly the planned share, and nothing stays behind."""
+    partitioner = partitioner_for(mode, DEVICE, driver_env=driver_env)
+    plan = partitioner.plan(DEVICE, TENANTS)
+    events: list[dict[str, Any]] = []
+    async with running(events) as run, partitioner.apply(plan, run.scope) as applied:
+        for seen, slot in zip(
+            await verified(partitioner, applied, run, tmp_path), applied.slots, strict=True
+        ):
+            assert seen["verified"] is True
+            assert seen["compute_fraction"] == pytest.approx(slot.compute_fraction, abs=0.005)
+    assert is_pristine(tmp_path)
+    assert "run.undone" not in [event["event"] for event in events]
+    assert events[-1] == events[-1] | {"event": "run.closed", "complete": True}
+
+
+async def test_mps_daemon_is_private_and_gone_afterwards(
+    tmp_path: Path, driver_env: dict[str, str]
+) -> None:
+    """Each slot learns the daemon's pipe directory; daemon and directory end with the block."""
+    partitioner = partitioner_for(Mode.MPS, DEVICE, driver_env=driver_env)
+    events: list[dict[str, Any]] = []
+    async with running(events) as run:
+        plan = partitioner.plan(DEVICE, TENANTS)
+        async with partitioner.apply(plan, run.scope) as applied:
+            pipes = {slot.env["CUDA_MPS_PIPE_DIRECTORY"] for slot in applied.slots}
+            (pipe,) = map(Path, pipes)
+            assert pipe.stat().st_mode & 0o777 == 0o700
+            (ready,) = [event for event in events if event["event"] == "mps.ready"]
+            os.kill(ready["pid"], 0)
+        with pytest.raises(ProcessLookupError):
+            os.kill(ready["pid"], 0)
+    assert not pipe.exists()
+
+
+async def test_a_server_that_bypasses_mps_is_found_out(
+    tmp_path: Path, driver_env: dict[str, str]
+) -> None:
+    """A client with a wrong pipe directory runs without limits, silently: not for us."""
+    partitioner = partitioner_for(Mode.MPS, DEVICE, driver_env=driver_env)
+    async with running([]) as run:
+        plan = partitioner.plan(DEVICE, TENANTS)
+        async with partitioner.apply(plan, run.scope) as applied:
+            slot = applied.slots[0]
+            astray = {**slot.env, "CUDA_MPS_PIPE_DIRECTORY": str(tmp_path / "elsewhere")}
+            lost = Slot(**{**_fields(slot), "env": astray})
+            server = await started(lost, run.scope, tmp_path)
+            with pytest.raises(PartitionError) as caught:
+                partitioner.verify(slot, server.tree())
+    assert "compute_fraction: planned 0.5, has 1.0" in caught.value.evidence
+
+
+def _fields(slot: Slot) -> dict[str, Any]:
+    return {name: getattr(slot, name) for name in Slot.__dataclass_fields__}
+
+
+async def test_a_daemon_that_does_not_start_is_reported(driver_env: dict[str, str]) -> None:
+    """The real daemon may end without a word; the error says that it did."""
+    partitioner = partitioner_for(Mode.MPS, DEVICE, driver_env=driver_env | {FAIL: "mps_no_start"})
+    async with running([]) as run:
+        plan = partitioner.plan(DEVICE, TENANTS)
+        with pytest.raises(PartitionError, match=r"ended at once \(exit code 1\)"):
+            async with partitioner.apply(plan, run.scope):
+                pytest.fail("it must not come so far")
+
+
+async def test_a_daemon_that_dies_on_the_way_is_reported(driver_env: dict[str, str]) -> None:
+    """Without its daemon, MPS is silently off: the cell cannot count."""
+    partitioner = partitioner_for(Mode.MPS, DEVICE, driver_env=driver_env)
+    events: list[dict[str, Any]] = []
+    async with running(events) as run:
+        plan = partitioner.plan(DEVICE, TENANTS)
+        with pytest.raises(PartitionError, match="died on the way"):
+            async with partitioner.apply(plan, run.scope):
+                (ready,) = [event for event in events if event["event"] == "mps.ready"]
+                os.kill(ready["pid"], signal.SIGKILL)
+                await until(lambda: "process.exited" in run.names)
+
+
+async def test_mig_makes_instances_and_restores(tmp_path: Path, driver_env: dict[str, str]) -> None:
+    """Each slot gets a MIG UUID of its own; afterwards mode and instances are as found."""
+    partitioner = partitioner_for(Mode.MIG, DEVICE, driver_env=driver_env)
+    async with running([]) as run:
+        plan = partitioner.plan(DEVICE, TENANTS)
+        async with partitioner.apply(plan, run.scope) as applied:
+            uuids = [slot.env["CUDA_VISIBLE_DEVICES"] for slot in applied.slots]
+            listed = smi(driver_env, "-L")
+            assert len(set(uuids)) == 2
+            assert all(uuid in listed for uuid in uuids)
+            assert gpu_state(tmp_path)["mig_mode"]["current"] == "Enabled"
+    assert is_pristine(tmp_path)
+    assert run.names.count("partition.mig_created") == 2
+
+
+@pytest.mark.parametrize(
+    ("knob", "said"),
+    [
+        ("mig_pending", "pending"),
+        ("mig_no_permission", "Insufficient Permissions"),
+        ("cgi_insufficient", "Insufficient Resources"),
+        ("driver_missing", "couldn't communicate with the NVIDIA driver"),
+    ],
+)
+async def test_mig_failures_quote_the_driver_and_leave_nothing(
+    knob: str, said: str, tmp_path: Path, driver_env: dict[str, str]
+) -> None:
+    """Whatever step fails: the driver's words are in the error, and the GPU is as found."""
+    partitioner = partitioner_for(Mode.MIG, DEVICE, driver_env=driver_env | {FAIL: knob})
+    async with running([]) as run:
+        plan = partitioner.plan(DEVICE, TENANTS)
+        with pytest.raises(PartitionError) as caught:
+            async with partitioner.apply(plan, run.scope):
+                pytest.fail("it must not come so far")
+        assert said in str(caught.value)
+        assert is_pristine(tmp_path)
+
+
+async def test_foreign_instances_are_left_alone(tmp_path: Path, driver_env: dict[str, str]) -> None:
+    """A GPU that somebody else has divided is refused and not touched."""
+    smi(driver_env, "-i", "0", "-mig", "1")
+    smi(driver_env, "mig", "-i", "0", "-cgi", "19", "-C")
+    before = gpu_state(tmp_path)
+    partitioner = partitioner_for(Mode.MIG, DEVICE, driver_env=driver_env)
+    async with running([]) as run:
+        plan = partitioner.plan(DEVICE, TENANTS)
+        with pytest.raises(PartitionError, match=r"did not make: 1g\.5gb"):
+            async with partitioner.apply(plan, run.scope):
+                pytest.fail("it must not come so far")
+    assert gpu_state(tmp_path) == before
+
+
+async def test_mig_mode_that_was_on_stays_on(tmp_path: Path, driver_env: dict[str, str]) -> None:
+    """Restoring means as found, not off."""
+    smi(driver_env, "-i", "0", "-mig", "1")
+    partitioner = partitioner_for(Mode.MIG, DEVICE, driver_env=driver_env)
+    async with running([]) as run:
+        plan = partitioner.plan(DEVICE, TENANTS)
+        async with partitioner.apply(plan, run.scope):
+            pass
+    assert gpu_state(tmp_path)["mig_mode"]["current"] == "Enabled"
+    assert gpu_state(tmp_path)["instances"] == []
+
+
+async def test_a_stuck_instance_is_reported_and_undone_later(
+    tmp_path: Path, driver_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An instance that cannot be destroyed is no success; the journal undoes it once it can be."""
+    monkeypatch.setattr(mig_state, "_GONE_S", 0.0)
+    monkeypatch.setattr(mig_state, "_RETRY_S", 0.0)
+    events: list[dict[str, Any]] = []
+    partitioner = partitioner_for(Mode.MIG, DEVICE, driver_env=driver_env)
+    async with running(events) as run:
+        plan = partitioner.plan(DEVICE, TENANTS)
+        with pytest.raises(PartitionError, match="cannot be destroyed") as caught:
+            async with partitioner.apply(plan, run.scope):
+                monkeypatch.setenv(FAIL, "dci_in_use")
+        assert "In use by another client" in str(caught.value)
+        monkeypatch.delenv(FAIL)
+        assert not is_pristine(tmp_path)
+    assert is_pristine(tmp_path)
+    assert [e["step"] for e in events if e["event"] == "run.undone"] == [
+        "mig-instances on GPU 0",
+        "mig-off on GPU 0",
+    ]
+
+
+KILLED = """
+import asyncio, sys
+from fairshare.devices.inventory import virtual_device
+from fairshare.events import EventLog
+from fairshare.processes.scope import run_scope
+from fairshare.records import Mode
+from fairshare.sharing.modes import partitioner_for
+from fairshare.sharing.plan import TenantDemand
+from fairshare.sharing.static import STATE_VARIABLE
+import os
+env = {"PATH": os.environ["PATH"], STATE_VARIABLE: os.environ[STATE_VARIABLE]}
+async def main():
+    device = virtual_device("a100-40")
+    partitioner = partitioner_for(Mode(sys.argv[1]), device, driver_env=env)
+    plan = partitioner.plan(device, [TenantDemand("chat", "m"), TenantDemand("batch", "m")])
+    async with run_scope(EventLog()) as scope, partitioner.apply(plan, scope):
+        print(scope.private_dir, flush=True)
+        await asyncio.sleep(60)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("mode", [Mode.MIG, Mode.MPS])
+async def test_a_killed_run_is_undone(
+    mode: Mode, tmp_path: Path, driver_env: dict[str, str]
+) -> None:
+    """After SIGKILL the reaper puts the GPU back, ends the daemon and removes the journal."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        KILLED,
+        mode.value,
+        env={**os.environ, **driver_env, "PYTHONPATH": str(CHECKOUT)},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    private_dir = Path((await process.stdout.readline()).decode().strip())
+    assert is_there(private_dir)
+    process.kill()
+    await process.wait()
+    await until(lambda: not list_of(tmp_path / "state/runs"))
+    assert is_pristine(tmp_path)
+    assert not is_there(private_dir)
