@@ -59,7 +59,7 @@ class Conductor:
             await self._one_window(origin)
         else:
             await self._rounds(origin, timing.rounds)
-        self._on_window(Phase.DRAIN.value)
+        self._tell(Phase.DRAIN)
         grace_s = STOP_GRACE_S if self._halted else timing.drain_s
         await self._drain(grace_s)
 
@@ -67,8 +67,13 @@ class Conductor:
         timing = self._timing
         start = self._flights.window_start_ns = origin + _ns(timing.warmup_s)
         limit = start + _ns(timing.window_s)
-        await self._warm_up(origin, start)
-        self._begin_window(start)
+        if start > origin:
+            self._tell(Phase.WARMUP)
+        self._open(origin, limit, plan_ns=0)
+        await self._until(start)
+        self._tell(Phase.MEASURE)
+        if not self._halted:
+            self._check.begin(start - origin)
         if timing.requests is None:
             await self._until(limit)
         else:
@@ -77,42 +82,30 @@ class Conductor:
 
     async def _rounds(self, origin: int, rounds: int) -> None:
         timing, flights = self._timing, self._flights
-        await self._warm_up(origin, origin + _ns(timing.warmup_s))
-        self._shut(origin + _ns(timing.warmup_s))
-        await self._until(time.monotonic_ns() + _ns(timing.drain_s), self._idle)
+        if timing.warmup_s:
+            self._tell(Phase.WARMUP)
+            warm = origin + _ns(timing.warmup_s)
+            self._open(origin, warm, plan_ns=0)
+            await self._until(warm)
+            self._shut(warm)
+            await self._until(time.monotonic_ns() + _ns(timing.drain_s), self._idle)
         start = flights.window_start_ns = time.monotonic_ns()
         limit = start + _ns(timing.window_s)
         round_s = timing.round_s or 0.0
-        self._on_window(Phase.MEASURE.value)
+        self._tell(Phase.MEASURE)
         for number in range(rounds):
             barrier = time.monotonic_ns()
             if self._halted or barrier >= limit:
                 break
             flights.round = number
             self._check.begin(barrier - flights.origin_ns)
-            self._open(barrier, plan_ns=_ns(timing.warmup_s + number * round_s))
             end = min(barrier + _ns(round_s), limit)
+            self._open(barrier, end, plan_ns=_ns(timing.warmup_s + number * round_s))
             await self._until(end)
             self._shut(end)
             self._check.end(min(time.monotonic_ns(), end) - flights.origin_ns)
             await self._until(limit, self._idle)
         self._end_window(start, limit)
-
-    async def _warm_up(self, origin: int, end: int) -> None:
-        """Open the senders at the barrier and wait until the warm-up is over."""
-        if end > origin:
-            if not self._halted:
-                self._on_window(Phase.WARMUP.value)
-            self._open(origin, plan_ns=0)
-            await self._until(end)
-        elif self._timing.rounds is None:
-            self._open(origin, plan_ns=0)
-
-    def _begin_window(self, start: int) -> None:
-        if self._halted:
-            return
-        self._on_window(Phase.MEASURE.value)
-        self._check.begin(start - self._flights.origin_ns)
 
     def _end_window(self, start: int, limit: int) -> None:
         end = min(limit, time.monotonic_ns())
@@ -121,11 +114,15 @@ class Conductor:
         self._check.end(end - origin)
         self.window_ns = (min(start, end) - origin, end - origin)
 
-    def _open(self, start: int, plan_ns: int) -> None:
+    def _tell(self, phase: Phase) -> None:
+        if not self._halted:
+            self._on_window(phase.value)
+
+    def _open(self, start: int, end: int, plan_ns: int) -> None:
         """One barrier for all tenants; their clients take turns, so that none is always last."""
         if self._halted:
             return
-        starters = [sender.starters(start, plan_ns) for sender in self._senders]
+        starters = [sender.starters(start, end, plan_ns) for sender in self._senders]
         for starter in chain.from_iterable(zip_longest(*starters)):
             if starter is not None:
                 starter()

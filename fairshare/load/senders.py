@@ -24,16 +24,16 @@ MAX_FAILURE_PAUSE_S = 1.0
 class Sender(Protocol):
     """Sends one tenant's requests while it is open."""
 
-    def starters(self, start_ns: int, plan_ns: int) -> list[Callable[[], None]]:
+    def starters(self, start_ns: int, end_ns: int, plan_ns: int) -> list[Callable[[], None]]:
         """What to call, in turn with other tenants', to begin sending at ``start_ns``.
 
-        ``plan_ns`` is the moment of the plan (of ``PlannedRequest.intended_ns``) that falls
-        on ``start_ns``.
+        What is meant for ``end_ns`` or later is not sent. ``plan_ns`` is the moment of the plan
+        (of ``PlannedRequest.intended_ns``) that falls on ``start_ns``.
         """
         ...
 
     def shut(self, end_ns: int) -> None:
-        """Send what was still meant to be sent before ``end_ns``, then no more."""
+        """Send what was still meant to be sent before ``end_ns``, then nothing more."""
         ...
 
 
@@ -44,23 +44,25 @@ class ScheduledSender:
         self._lane = lane
         self._flights = flights
         self._shift_ns = 0
+        self._end_ns = 0
         self._handle: asyncio.TimerHandle | None = None
 
-    def starters(self, start_ns: int, plan_ns: int) -> list[Callable[[], None]]:
-        """One call, which arms the timer of the first request."""
+    def starters(self, start_ns: int, end_ns: int, plan_ns: int) -> list[Callable[[], None]]:
+        """One call, which sends the first request or arms its timer."""
         self._shift_ns = start_ns - plan_ns
+        self._end_ns = end_ns
         return [self._fire]
 
     def shut(self, end_ns: int) -> None:
-        """Send what was meant to be sent before ``end_ns``, however late, then no more."""
+        """Send what was meant to be sent before ``end_ns``, however late, then nothing more."""
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
-        self._send_before(end_ns)
+        self._send_before(min(end_ns, self._end_ns))
 
     def _fire(self) -> None:
-        next_ns = self._send_before(time.monotonic_ns() + 1)
-        if next_ns is not None:
+        next_ns = self._send_before(min(time.monotonic_ns() + 1, self._end_ns))
+        if next_ns is not None and next_ns < self._end_ns:
             delay_s = (next_ns - time.monotonic_ns()) / NS_PER_S
             self._handle = asyncio.get_running_loop().call_later(max(delay_s, 0), self._fire)
 
@@ -83,10 +85,10 @@ class ClosedSender:
     def __init__(self, lane: Lane, flights: Flights, concurrency: int, think_s: float) -> None:
         self._clients = [_Client(lane, flights, think_s) for _ in range(concurrency)]
 
-    def starters(self, start_ns: int, plan_ns: int) -> list[Callable[[], None]]:
+    def starters(self, start_ns: int, end_ns: int, plan_ns: int) -> list[Callable[[], None]]:
         """One call for each client, which sends its first request."""
         del plan_ns  # a closed loop has no plan of times
-        return [client.starter(start_ns) for client in self._clients]
+        return [client.starter(start_ns, end_ns) for client in self._clients]
 
     def shut(self, end_ns: int) -> None:
         """Let no client send again."""
@@ -104,23 +106,23 @@ class _Client:
         self._think_s = think_s
         self._failures = 0
         self._session = 0  # which opening a request belongs to
-        self._open = False
+        self._end_ns = 0
         self._handle: asyncio.TimerHandle | None = None
 
-    def starter(self, start_ns: int) -> Callable[[], None]:
-        self._open = True
+    def starter(self, start_ns: int, end_ns: int) -> Callable[[], None]:
+        self._end_ns = end_ns
         self._session += 1
         return lambda: self._send(start_ns)
 
     def shut(self) -> None:
-        self._open = False
+        self._end_ns = 0
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
 
     def _send(self, intended_ns: int) -> None:
         self._handle = None
-        if not self._open or (request := self._lane.queue.take()) is None:
+        if intended_ns >= self._end_ns or (request := self._lane.queue.take()) is None:
             return
         session = self._session
         self._flights.launch(
@@ -129,7 +131,7 @@ class _Client:
 
     def _done(self, record: RequestRecord, session: int) -> None:
         self._failures = 0 if record.ok else self._failures + 1
-        if not self._open or session != self._session:
+        if session != self._session:
             return
         assert record.end_ns is not None  # noqa: S101  (it is complete)
         free_ns = record.end_ns + self._flights.origin_ns
@@ -137,7 +139,7 @@ class _Client:
         delay_s = (intended_ns - time.monotonic_ns()) / NS_PER_S
         if delay_s <= 0:
             self._send(intended_ns)
-        else:
+        elif intended_ns < self._end_ns:
             loop = asyncio.get_running_loop()
             self._handle = loop.call_later(delay_s, self._send, intended_ns)
 

@@ -66,7 +66,8 @@ class FakeServer:
     """A server on a port of 127.0.0.1 (a free one by default) that behaves as told.
 
     ``seen`` holds every generation request in order of arrival; ``peak_running`` is the most that
-    were served at once. ``on_death`` is called when a behaviour says that the server dies; by
+    were served at once; ``peers`` the addresses of all connections that asked for something.
+    ``on_death`` is called when a behaviour says that the server dies; by
     default it stops listening and breaks all its connections.
     """
 
@@ -86,6 +87,8 @@ class FakeServer:
         self.running = 0
         self.waiting = 0
         self.peak_running = 0
+        self.peers: set[object] = set()
+        self._changed = asyncio.Condition()
         self._host = host
         self._port = port
         self._api_key = api_key
@@ -137,6 +140,11 @@ class FakeServer:
             await self._runner.cleanup()
             self._runner = None
 
+    async def when_running(self, count: int) -> None:
+        """Return as soon as ``count`` requests are being served at once."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self.running >= count)
+
     async def __aenter__(self) -> Self:
         await self.start()
         return self
@@ -183,6 +191,7 @@ class FakeServer:
             return _json(error_body("Unauthorized", 401), 401)
         body = orjson.loads(await request.read())
         seen = Seen(request.path, body, received_ns)
+        self.peers.add(request.transport and request.transport.get_extra_info("peername"))
         self.seen.append(seen)
         kind = self.behaviour.kind if len(self.seen) > self.behaviour.after else Kind.OK
         if kind in (Kind.HTTP_400, Kind.HTTP_500):
@@ -220,6 +229,8 @@ class FakeServer:
         self.peak_running = max(self.peak_running, self.running)
         self._prompt_tokens += asked.prompt_tokens
         try:
+            async with self._changed:
+                self._changed.notify_all()
             if asked.stream:
                 return await self._stream(request, asked, kind, seen)
             behaviour = self.behaviour
