@@ -53,9 +53,11 @@ class CompileCache:
         }
 
 
-def compile_cache(facts: EngineFacts, launcher: Launcher, model: ModelFacts) -> CompileCache:
+def compile_cache(
+    facts: EngineFacts, launcher: Launcher, model: ModelFacts, *, adapters: bool = False
+) -> CompileCache:
     """The cache that servers of this launcher and model share. Nothing is created yet."""
-    definition = [launcher.command, launcher.args, launcher.env, model.fingerprint]
+    definition = [launcher.command, launcher.args, launcher.env, model.fingerprint, adapters]
     return CompileCache(engine_dir(facts) / "compile" / fingerprint(definition)[:12])
 
 

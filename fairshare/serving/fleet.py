@@ -140,7 +140,7 @@ async def _prepare(
         model = models[slot.model]
         check_slot(launcher, slot, model)
         port = _port(launcher, index)
-        cache = compile_cache(facts, launcher, model)
+        cache = compile_cache(facts, launcher, model, adapters=bool(slot.adapters))
         run_dir = scope.slot_dir(slot.name)
         command = server_command(
             launcher, slot, model, port=port, run_dir=run_dir, python=python, cache=cache
