@@ -50,7 +50,7 @@ def _sweep_flags(command: Any) -> Any:
                 "--matrix",
                 "matrix_name",
                 metavar="NAME|PATH",
-                help=f"A sweep to start from (default: {DEFAULT_MATRIX}).",
+                help=f"A sweep to start from (without a SCENARIO: {DEFAULT_MATRIX}).",
             ),
             click.option("--modes", type=MODES, help="exclusive, logical, timeslice, mps, mig."),
             click.option("--concurrency", type=INTEGERS, help="In flight, per closed-loop tenant."),
@@ -138,11 +138,14 @@ def run_command(
 
 
 def _matrix(given: dict[str, Any]) -> Matrix:
-    """The sweep file with the flags laid over it."""
+    """The sweep file with the flags laid over it; scenarios alone need no file."""
     from fairshare.spec.loading import load_matrix, validate
     from fairshare.spec.matrix import Matrix
 
-    base = load_matrix(given["matrix_name"] or DEFAULT_MATRIX)
+    base: dict[str, Any] = {}
+    if given["matrix_name"] or not given["scenarios"]:
+        matrix = load_matrix(given["matrix_name"] or DEFAULT_MATRIX)
+        base = matrix.model_dump(exclude_unset=True)
     renamed = {"warmup": "warmup_s", "window": "window_s", "drain": "drain_s"}
     changes: dict[str, Any] = {}
     for name in ("modes", "concurrency", "load_scale", "num_runs", "seed", *renamed):
@@ -152,7 +155,7 @@ def _matrix(given: dict[str, Any]) -> Matrix:
         changes["scenarios"] = list(given["scenarios"])
         if given["matrix_name"] is None:
             changes["name"] = _result_name(given["scenarios"])
-    return validate({**base.model_dump(exclude_unset=True), **changes}, Matrix)
+    return validate({**base, **changes}, Matrix)
 
 
 def _result_name(scenarios: tuple[str, ...]) -> str:

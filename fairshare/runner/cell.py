@@ -7,7 +7,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from fairshare.devices.telemetry import GpuSampler, record_gpu, record_hosts
@@ -24,7 +24,7 @@ from fairshare.records import (
 )
 from fairshare.results import layout
 from fairshare.results.writer import CellWriter
-from fairshare.runner.loads import tenant_loads
+from fairshare.runner.loads import cell_load
 from fairshare.runner.plan import PlannedCell
 from fairshare.runner.settings import Settings
 from fairshare.serving.fleet import Fleet
@@ -62,18 +62,22 @@ class Account:
             text = (record.error_text or "").splitlines()
             self.errors[record.tenant][f"{record.error.value}: {text[0] if text else ''}"] += 1
 
-    def complaint(self, tenants: list[str]) -> str | None:
-        """Why the cell says nothing about some tenant, if that is so."""
+    def failure(self, tenants: list[str]) -> str | None:
+        """Why the cell says nothing about some tenant, where that is somebody's fault."""
         for tenant in tenants:
-            if not self.sent[tenant]:
-                return f"tenant {tenant} sent no request in the window; make it longer"
-            if not self.succeeded[tenant]:
+            if self.sent[tenant] and not self.succeeded[tenant]:
                 kinds = "; ".join(
                     f"{count} x {kind}"
                     for kind, count in self.errors[tenant].most_common(_ERROR_TEXTS)
                 )
                 return f"tenant {tenant}: none of {self.sent[tenant]} requests succeeded ({kinds})"
+        if not sum(self.sent.values()):
+            return "no request was sent in the window; make it longer with --window"
         return None
+
+    def unheard(self, tenants: list[str]) -> list[str]:
+        """Tenants that began no request in the window: it has no latencies of theirs."""
+        return [tenant for tenant in tenants if not self.sent[tenant]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +139,25 @@ async def run_cell(cell: PlannedCell, context: CellContext, writer: CellWriter) 
     result.client = report.client
     result.marks = _marks(context, report)
     result.status, result.reason = _verdict(cell, context, report, account)
+    if result.status is CellStatus.OK:
+        _note_unheard(result, account)
     return result
+
+
+def _note_unheard(result: CellResult, account: Account) -> None:
+    unheard = account.unheard([tenant["name"] for tenant in result.tenants])
+    if unheard:
+        result.marks.append(Mark.WEAK_EVIDENCE)
+        result.reason = (
+            f"{', '.join(unheard)} began no request in the window, so it has no latencies; "
+            "make it longer with --window"
+        )
 
 
 async def _measure(
     cell: PlannedCell, context: CellContext, writer: CellWriter, account: Account
 ) -> DriveReport:
-    loads = tenant_loads(cell, context.plan, context.fleet, context.settings)
+    load = cell_load(cell, context.plan, context.fleet, context.settings)
 
     def sink(record: RequestRecord) -> None:
         account.add(record)
@@ -150,13 +166,17 @@ async def _measure(
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(_telemetry(context, writer))
         halt = await stack.enter_async_context(_halt(context))
-        return await drive(
-            loads,
+        report = await drive(
+            load.tenants,
             cell.scenario.timing,
             sink,
             stop=halt,
             on_window=lambda phase: context.events.emit("cell.phase", cell=cell.id, phase=phase),
         )
+    report.client["adjusted_requests"] = {
+        tenant: asdict(adjusted) for tenant, adjusted in load.adjustments.items()
+    }
+    return report
 
 
 @asynccontextmanager
@@ -213,8 +233,8 @@ def _verdict(
         return CellStatus.FAILED, str(dead.diagnosis())
     if context.stop.is_set() and report.stopped:
         return CellStatus.INTERRUPTED, "stopped by the user"
-    complaint = account.complaint([tenant.name for tenant in cell.tenants])
-    return (CellStatus.FAILED, complaint) if complaint else (CellStatus.OK, None)
+    failure = account.failure([tenant.name for tenant in cell.tenants])
+    return (CellStatus.FAILED, failure) if failure else (CellStatus.OK, None)
 
 
 def _marks(context: CellContext, report: DriveReport) -> list[Mark]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from fairshare.load.driver import TenantLoad
 from fairshare.load.target import Target
 from fairshare.runner.plan import PlannedCell
@@ -11,9 +13,10 @@ from fairshare.serving.models import ModelFacts
 from fairshare.serving.server import Server
 from fairshare.sharing.plan import PartitionPlan
 from fairshare.spec.launcher import Engine, Launcher
-from fairshare.spec.scenario import Api, Tenant
+from fairshare.spec.scenario import Api, Tenant, Timing
 from fairshare.spec.workload import ClosedLoop
 from fairshare.virtual.tokens import VirtualTokenizer
+from fairshare.workload.contents import Adjustments
 from fairshare.workload.prompts import Vocabulary, load_vocabulary
 from fairshare.workload.requests import planned_requests
 
@@ -21,33 +24,49 @@ STALL_S = 60.0  # a stream that is silent for so long has hung
 TEMPLATE_TOKENS = 64  # more than the chat templates of the models in use add
 
 
-def tenant_loads(
-    cell: PlannedCell, plan: PartitionPlan, fleet: Fleet, settings: Settings
-) -> list[TenantLoad]:
+@dataclass(slots=True)
+class CellLoad:
+    """The loads of a cell's tenants, and what had to be changed in their requests to fit.
+
+    ``adjustments`` are by tenant and count while the load runs.
+    """
+
+    tenants: list[TenantLoad]
+    adjustments: dict[str, Adjustments]
+
+
+def cell_load(cell: PlannedCell, plan: PartitionPlan, fleet: Fleet, settings: Settings) -> CellLoad:
     """One load for each tenant of the cell.
 
     Raises:
         SpecError: a dataset or trace of the scenario cannot be read.
     """
     models = {tenant: slot.model for slot in plan.slots for tenant in slot.tenants}
-    return [
-        _load(
-            cell,
+    adjustments = {tenant.name: Adjustments() for tenant in cell.tenants}
+    loads = []
+    for tenant in cell.tenants:
+        launcher, model = settings.launcher, settings.models[models[tenant.name]]
+        target = _target(tenant, fleet.server_of(tenant.name), launcher)
+        requests = planned_requests(
             tenant,
-            fleet.server_of(tenant.name),
-            settings.models[models[tenant.name]],
-            settings.launcher,
+            cell_seed=cell.seed,
+            horizon_s=_horizon_s(cell.scenario.timing),
+            window_start_s=cell.scenario.timing.warmup_s,
+            window_s=cell.scenario.timing.window_s,
+            load_scale=cell.key.load_scale,
+            vocabulary=_vocabulary(launcher, model),
+            base_dir=cell.base_dir,
+            as_text=not target.token_id_prompts,
+            max_total_tokens=_room(launcher, model, target.api),
+            adjustments=adjustments[tenant.name],
         )
-        for tenant in cell.tenants
-    ]
+        loads.append(TenantLoad(tenant, target, _concurrency(tenant, cell), requests))
+    return CellLoad(loads, adjustments)
 
 
-def _load(
-    cell: PlannedCell, tenant: Tenant, server: Server, model: ModelFacts, launcher: Launcher
-) -> TenantLoad:
+def _target(tenant: Tenant, server: Server, launcher: Launcher) -> Target:
     api = tenant.api or launcher.apis[0]
-    as_text = api is not Api.COMPLETIONS or not launcher.token_id_prompts
-    target = Target(
+    return Target(
         tenant=tenant.name,
         server=server.name,
         base_url=server.base_url,
@@ -55,26 +74,18 @@ def _load(
         api=api,
         stream=tenant.stream,
         api_key=server.api_key,
-        token_id_prompts=not as_text,
+        token_id_prompts=api is Api.COMPLETIONS and launcher.token_id_prompts,
         continuous_usage=launcher.continuous_usage,
         sampling=tenant.sampling,
         timeout_s=tenant.timeout_s,
         stall_s=STALL_S,
     )
-    timing = cell.scenario.timing
-    requests = planned_requests(
-        tenant,
-        cell_seed=cell.seed,
-        horizon_s=timing.warmup_s + timing.window_s,
-        window_start_s=timing.warmup_s,
-        window_s=timing.window_s,
-        load_scale=cell.key.load_scale,
-        vocabulary=_vocabulary(launcher, model),
-        base_dir=cell.base_dir,
-        as_text=as_text,
-        max_total_tokens=_room(launcher, model, api),
-    )
-    return TenantLoad(tenant, target, _concurrency(tenant, cell), requests)
+
+
+def _horizon_s(timing: Timing) -> float:
+    """How far an open-loop tenant's requests must reach."""
+    rounds_s = (timing.rounds or 0) * (timing.round_s or 0.0)
+    return timing.warmup_s + max(timing.window_s, rounds_s)
 
 
 def _vocabulary(launcher: Launcher, model: ModelFacts) -> Vocabulary:

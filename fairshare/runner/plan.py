@@ -13,13 +13,17 @@ from fairshare.errors import InfeasibleError
 from fairshare.records import FORMAT_VERSION, CellKey, Mode, fingerprint
 from fairshare.runner.settings import Settings
 from fairshare.serving.command import server_command
+from fairshare.serving.placeholders import HEADROOM
 from fairshare.serving.precheck import check_slot
 from fairshare.sharing.external import ExternalPartitioner
 from fairshare.sharing.modes import partitioner_for
-from fairshare.sharing.plan import Partitioner, PartitionPlan, TenantDemand
+from fairshare.sharing.plan import Partitioner, PartitionPlan, Slot, TenantDemand
 from fairshare.spec.launcher import Engine
 from fairshare.spec.scenario import Scenario, Tenant
 from fairshare.spec.workload import ClosedLoop
+from fairshare.units import format_bytes
+from fairshare.virtual.memory import StartError, plan_memory
+from fairshare.virtual.models import virtual_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +148,31 @@ def _check_servers(settings: Settings, plan: PartitionPlan) -> None:
         server_command(
             settings.launcher, slot, model, port=1, run_dir=Path(), python=settings.python
         )
+        if settings.launcher.engine is Engine.VIRTUAL:
+            _check_simulated_memory(settings, slot)
+
+
+def _check_simulated_memory(settings: Settings, slot: Slot) -> None:
+    """The simulated engine's own sizing, asked before it starts."""
+    whole = settings.device.memory_bytes
+    share_bytes = slot.memory_bytes or int(slot.memory_fraction * whole)
+    asked = settings.launcher.args.get("max_model_len")
+    model = virtual_model(slot.model)
+    try:
+        plan_memory(
+            model,
+            total_bytes=share_bytes,
+            free_bytes=share_bytes,
+            max_model_len=asked if isinstance(asked, int) else model.max_model_len,
+            utilization=HEADROOM,
+            kv_bytes=None,
+        )
+    except StartError as error:
+        raise InfeasibleError(
+            f"server {slot.name} gets {format_bytes(share_bytes)} of {format_bytes(whole)}, too "
+            f"little for {slot.model}: {str(error).partition('. ')[0]}",
+            hint="take a smaller --model, fewer tenants, or a larger GPU (fairshare list device)",
+        ) from None
 
 
 def _demand(settings: Settings, tenant: Tenant) -> TenantDemand:

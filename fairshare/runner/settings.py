@@ -19,6 +19,7 @@ from fairshare.spec.loading import load_launcher, load_scenario, validate
 from fairshare.spec.matrix import Matrix
 from fairshare.spec.scenario import Scenario, Tenant
 from fairshare.virtual.models import virtual_model
+from fairshare.workload.requests import check_sources
 
 DEFAULT_LAUNCHER = {
     DeviceKind.CUDA: "vllm",
@@ -89,6 +90,9 @@ def settle(
     found = scenarios or [load_scenario(name) for name in matrix.scenarios]
     settled = tuple(_with_timing(scenario, path, matrix) for scenario, path in found)
     _refuse_same_names([scenario for scenario, _ in settled])
+    for scenario, path in settled:
+        for tenant in scenario.tenants:
+            check_sources(tenant, path.parent)
     device, reason, launcher = _device_and_launcher(matrix, flags, launcher)
     python, version = _engine(launcher)
     default_model = flags.model or matrix.model or DEFAULT_MODEL.get(device.kind, "")

@@ -70,7 +70,7 @@ class Sweep:
         self.store = store
         self.events = events
         self.stop = stop
-        self.outcome = Outcome()
+        self.outcome = Outcome(starts=list(store.matrix.get("starts", ())))
         self._api_key = secrets.token_urlsafe(24)
         self._run_id: str | None = None
 

@@ -14,7 +14,7 @@ from fairshare.spec.launcher import Launcher
 
 HOST = "127.0.0.1"
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")  # JSON braces hold quotes, so they never match
-_HEADROOM = 0.9  # of its share of GPU memory; the rest is CUDA contexts and fragmentation
+HEADROOM = 0.9  # of its share of GPU memory; the rest is CUDA contexts and fragmentation
 
 
 def values_of(
@@ -89,4 +89,4 @@ def _memory_utilization(slot: Slot) -> float:
     Inside a MIG instance they see the instance; under an MPS cap they still see the whole GPU.
     """
     sees_its_share_only = slot.env.get("CUDA_VISIBLE_DEVICES", "").startswith("MIG-")
-    return _HEADROOM if sees_its_share_only else _HEADROOM * slot.memory_fraction
+    return HEADROOM if sees_its_share_only else HEADROOM * slot.memory_fraction

@@ -6,34 +6,56 @@ from pathlib import Path
 
 import click
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from fairshare.analysis.build import BuiltAnalysis
 from fairshare.analysis.table import BEST, FEW
+from fairshare.analysis.table import Table as AnalysisTable
 from fairshare.errors import ExitCode
 from fairshare.records import CellStatus
 from fairshare.runner.sweep import Outcome
+
+_PIPE_WIDTH = 160
+# What a narrow terminal can do without, least missed first; the page has everything.
+_DISPENSABLE = ("E2E P50", "req/s", "completed", "TTFT P50", "TPOT P50", "vs alone", "Jain")
 
 
 def show_analysis(built: BuiltAnalysis) -> None:
     """Print the comparison, one table per setting, and the paths of what was made."""
     console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=max(console.width, 160))
+    if not console.is_terminal:  # a file or a pipe: nothing is gained by squeezing
+        console = Console(highlight=False, width=_PIPE_WIDTH)
+    left_out: set[str] = set()
     for table in built.tables:
-        shown = Table(title=Text(table.title), title_justify="left", title_style="bold")
-        shown.add_column("mode", no_wrap=True)
-        shown.add_column("tenant", no_wrap=True)
-        for column in table.columns:
-            shown.add_column(column.title, justify="right", no_wrap=True)
-        for row in table.rows:
-            style = "bold" if row.total else ""
-            cells = [Text(row.mode), Text(row.tenant), *(Text(str(cell)) for cell in row.figures)]
-            shown.add_row(*cells, style=style, end_section=row.total)
-        console.print(shown)
+        hidden: list[str] = []
+        while _width(console, table, hidden) > console.width and len(hidden) < len(_DISPENSABLE):
+            hidden.append(_DISPENSABLE[len(hidden)])
+        console.print(_rich(table, hidden))
+        left_out.update(column.title for column in table.columns if column.title in hidden)
+    if left_out:
+        console.print(Text(f"left out for lack of width: {', '.join(sorted(left_out))}"))
     _show_reservations(console, built)
     _show_paths(console, built)
+
+
+def _width(console: Console, table: AnalysisTable, hidden: list[str]) -> int:
+    unlimited = console.options.update(width=10_000)
+    return Measurement.get(console, unlimited, _rich(table, hidden)).maximum
+
+
+def _rich(table: AnalysisTable, hidden: list[str]) -> Table:
+    shown = Table(title=Text(table.title), title_justify="left", title_style="bold")
+    shown.add_column("mode", no_wrap=True)
+    shown.add_column("tenant", no_wrap=True)
+    kept = [i for i, column in enumerate(table.columns) if column.title not in hidden]
+    for i in kept:
+        shown.add_column(table.columns[i].title, justify="right", no_wrap=True)
+    for row in table.rows:
+        cells = [Text(row.mode), Text(row.tenant), *(Text(str(row.figures[i])) for i in kept)]
+        shown.add_row(*cells, style="bold" if row.total else "", end_section=row.total)
+    return shown
 
 
 def _show_reservations(console: Console, built: BuiltAnalysis) -> None:

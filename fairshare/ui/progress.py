@@ -10,6 +10,7 @@ import click
 from fairshare.units import format_duration
 
 Event = Mapping[str, Any]
+_LONGEST_REASON = 160
 
 
 class Progress:
@@ -21,7 +22,6 @@ class Progress:
         self._say: dict[str, Callable[[Event], None]] = {
             "run.cleaned": self._cleaned,
             "deployment.started": self._deployment,
-            "deployment.failed": self._deployment_failed,
             "server.ready": self._ready,
             "cell.started": self._started,
             "cell.finished": self._done,
@@ -40,9 +40,6 @@ class Progress:
         count = len(event["cells"])
         click.secho(f"{event['deployment']}: {count} cell{'s' * (count != 1)}", bold=True)
 
-    def _deployment_failed(self, event: Event) -> None:
-        click.secho("  " + str(event["reason"]).replace("\n", "\n  "), fg="red")
-
     def _ready(self, event: Event) -> None:
         start = f"{'cold' if event.get('cold') else 'warm'} start"
         took = format_duration(event.get("start_s") or 0.0)
@@ -55,14 +52,18 @@ class Progress:
         self._finished += 1
         status, reason = event["status"], event.get("reason")
         if status == "ok":
-            click.secho("  ok", fg="green")
+            click.secho("  ok" + (f" ({reason})" if reason else ""), fg="green")
         elif status == "infeasible":
             click.secho(f"  infeasible: {event['cell']}: {reason}", fg="yellow")
         else:
-            click.secho(f"  {event['cell']}: {status}", fg="red")
-            click.secho("    " + str(reason).replace("\n", "\n    "), fg="red")
+            first_line = str(reason).partition("\n")[0]  # the last screen has all of it
+            click.secho(f"  {event['cell']}: {status}: {_shortened(first_line)}", fg="red")
 
     def _stopping(self, event: Event) -> None:
         click.echo(f"\nstopping {event['how']}; everything is put back before this ends")
         if event["how"] != "at once":
             click.echo("(Ctrl-C again kills the servers instead of asking them)")
+
+
+def _shortened(line: str) -> str:
+    return line if len(line) <= _LONGEST_REASON else line[: _LONGEST_REASON - 3] + "..."
