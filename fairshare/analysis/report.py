@@ -54,7 +54,7 @@ def render(
         name=analysis.name,
         badges=_badges(analysis),
         tables=tables,
-        findings=findings,
+        findings={setting.label: some for setting, some in findings},
         figures=figures,
         outcomes=outcomes,
         worked=sum(outcome.worked for outcome in outcomes),

@@ -158,7 +158,12 @@ def _interval(estimate: Estimate, column: Column) -> str:
     if estimate.interval is None:
         return ""
     low, high = column.form(estimate.interval.low), column.form(estimate.interval.high)
-    return low if low == high else f"{low} to {high}"
+    if low == high:
+        return low
+    number, _, unit = low.rpartition(" ")
+    if number and high.endswith(f" {unit}"):  # the unit once is enough
+        low = number
+    return f"{low} to {high}"
 
 
 def _digits(value: float) -> str:
