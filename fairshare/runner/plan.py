@@ -11,19 +11,14 @@ import orjson
 
 from fairshare.errors import InfeasibleError
 from fairshare.records import FORMAT_VERSION, CellKey, Mode, fingerprint
+from fairshare.runner.feasibility import check_servers
 from fairshare.runner.settings import Settings
-from fairshare.serving.command import server_command
-from fairshare.serving.placeholders import HEADROOM
-from fairshare.serving.precheck import check_slot
 from fairshare.sharing.external import ExternalPartitioner
 from fairshare.sharing.modes import partitioner_for
-from fairshare.sharing.plan import Partitioner, PartitionPlan, Slot, TenantDemand
+from fairshare.sharing.plan import Partitioner, PartitionPlan, TenantDemand
 from fairshare.spec.launcher import Engine
 from fairshare.spec.scenario import Scenario, Tenant
 from fairshare.spec.workload import ClosedLoop
-from fairshare.units import format_bytes
-from fairshare.virtual.memory import StartError, plan_memory
-from fairshare.virtual.models import virtual_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +94,7 @@ def make_plan(settings: Settings, driver_env: Mapping[str, str] | None = None) -
                 plan = _partitioner(settings, group.mode, driver_env).plan(
                     settings.device, [_demand(settings, tenant) for tenant in group.tenants]
                 )
-                _check_servers(settings, plan)
+                check_servers(settings, plan)
             except InfeasibleError as error:
                 reason = error.message + (f" ({error.hint})" if error.hint else "")
                 cells = _cells(settings, group, repetition, None)
@@ -136,43 +131,6 @@ def _partitioner(
         driver_env=driver_env or {},
         allow_gpu_changes=settings.allow_gpu_changes,
     )
-
-
-def _check_servers(settings: Settings, plan: PartitionPlan) -> None:
-    """What can be known to be wrong with the plan's servers before one is started."""
-    if settings.launcher.engine is Engine.EXTERNAL:
-        return
-    for slot in plan.slots:
-        model = settings.models[slot.model]
-        check_slot(settings.launcher, slot, model)
-        server_command(
-            settings.launcher, slot, model, port=1, run_dir=Path(), python=settings.python
-        )
-        if settings.launcher.engine is Engine.VIRTUAL:
-            _check_simulated_memory(settings, slot)
-
-
-def _check_simulated_memory(settings: Settings, slot: Slot) -> None:
-    """The simulated engine's own sizing, asked before it starts."""
-    whole = settings.device.memory_bytes
-    share_bytes = slot.memory_bytes or int(slot.memory_fraction * whole)
-    asked = settings.launcher.args.get("max_model_len")
-    model = virtual_model(slot.model)
-    try:
-        plan_memory(
-            model,
-            total_bytes=share_bytes,
-            free_bytes=share_bytes,
-            max_model_len=asked if isinstance(asked, int) else model.max_model_len,
-            utilization=HEADROOM,
-            kv_bytes=None,
-        )
-    except StartError as error:
-        raise InfeasibleError(
-            f"server {slot.name} gets {format_bytes(share_bytes)} of {format_bytes(whole)}, too "
-            f"little for {slot.model}: {str(error).partition('. ')[0]}",
-            hint="take a smaller --model, fewer tenants, or a larger GPU (fairshare list device)",
-        ) from None
 
 
 def _demand(settings: Settings, tenant: Tenant) -> TenantDemand:

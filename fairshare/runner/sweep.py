@@ -29,7 +29,7 @@ from fairshare.runner.plan import Deployment, PlannedCell, RunPlan, partitioner_
 from fairshare.runner.settings import Settings
 from fairshare.serving.fleet import Fleet, fleet
 from fairshare.sharing.lease import lease
-from fairshare.sharing.plan import Partitioner, PartitionPlan
+from fairshare.sharing.plan import Partitioner, PartitionPlan, Slot
 from fairshare.sharing.static import STATE_VARIABLE
 from fairshare.spec.launcher import DeviceKind
 from fairshare.virtual import driver
@@ -164,7 +164,7 @@ class Sweep:
         ) as running:
             self._note_starts(deployment, running)
             shares = [
-                partitioner.verify(slot, running.servers[slot.name].pids())
+                {**_planned(slot), **partitioner.verify(slot, running.servers[slot.name].pids())}
                 for slot in deployment.plan.slots
             ]
             context = CellContext(
@@ -241,6 +241,21 @@ def _bound(plan: PartitionPlan, driver_env: Mapping[str, str]) -> PartitionPlan:
     state = {name: value for name, value in driver_env.items() if name == STATE_VARIABLE}
     slots = tuple(replace(slot, env={**slot.env, **state}) for slot in plan.slots)
     return replace(plan, slots=slots)
+
+
+def _planned(slot: Slot) -> dict[str, Any]:
+    """What a slot was meant to get, beside what is then seen from inside."""
+    return {
+        "slot": slot.name,
+        "tenants": list(slot.tenants),
+        "planned": {
+            "compute_fraction": slot.compute_fraction,
+            "memory_fraction": slot.memory_fraction,
+            "memory_bytes": slot.memory_bytes,
+            "cpu_set": None if slot.cpu_set is None else list(slot.cpu_set),
+            "threads": slot.threads,
+        },
+    }
 
 
 class _ServerLogs:

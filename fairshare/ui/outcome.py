@@ -93,7 +93,10 @@ def _show_paths(console: Console, built: BuiltAnalysis) -> None:
 
 
 def show_outcome(outcome: Outcome, directory: Path, resume_command: str) -> ExitCode:
-    """Print how many cells worked, and return the exit code that this deserves."""
+    """Print how many cells worked, and return the exit code that this deserves.
+
+    Cells that cannot exist are no failure, unless there were no others.
+    """
     ok = outcome.count(CellStatus.OK)
     parts = [f"{ok} cells ok"]
     for status in (CellStatus.FAILED, CellStatus.INFEASIBLE, CellStatus.INTERRUPTED):
@@ -103,5 +106,5 @@ def show_outcome(outcome: Outcome, directory: Path, resume_command: str) -> Exit
     if outcome.stopped:
         click.echo(f"stopped before the end; continue with:\n  {resume_command}")
         return ExitCode.INTERRUPTED
-    failed = outcome.count(CellStatus.FAILED)
-    return ExitCode.SOME_CELLS_FAILED if failed else ExitCode.OK
+    good = not outcome.count(CellStatus.FAILED) and (ok or not outcome.results)
+    return ExitCode.OK if good else ExitCode.SOME_CELLS_FAILED

@@ -1,0 +1,58 @@
+"""What can be known to be wrong with a plan's servers before one of them is started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fairshare.errors import InfeasibleError
+from fairshare.runner.settings import Settings
+from fairshare.serving.command import server_command
+from fairshare.serving.placeholders import HEADROOM
+from fairshare.serving.precheck import check_slot
+from fairshare.sharing.plan import PartitionPlan, Slot
+from fairshare.spec.launcher import Engine
+from fairshare.units import format_bytes
+from fairshare.virtual.memory import StartError, plan_memory
+from fairshare.virtual.models import virtual_model
+
+
+def check_servers(settings: Settings, plan: PartitionPlan) -> None:
+    """Check each server's command line, model and memory.
+
+    Raises:
+        InfeasibleError: the share of a server is too small for its model.
+        SpecError: a launcher's argument or placeholder is wrong.
+    """
+    if settings.launcher.engine is Engine.EXTERNAL:
+        return
+    for slot in plan.slots:
+        model = settings.models[slot.model]
+        check_slot(settings.launcher, slot, model)
+        server_command(
+            settings.launcher, slot, model, port=1, run_dir=Path(), python=settings.python
+        )
+        if settings.launcher.engine is Engine.VIRTUAL:
+            _check_simulated_memory(settings, slot)
+
+
+def _check_simulated_memory(settings: Settings, slot: Slot) -> None:
+    """The simulated engine's own sizing, asked before it starts."""
+    whole = settings.device.memory_bytes
+    share_bytes = slot.memory_bytes or int(slot.memory_fraction * whole)
+    asked = settings.launcher.args.get("max_model_len")
+    model = virtual_model(slot.model)
+    try:
+        plan_memory(
+            model,
+            total_bytes=share_bytes,
+            free_bytes=share_bytes,
+            max_model_len=asked if isinstance(asked, int) else model.max_model_len,
+            utilization=HEADROOM,
+            kv_bytes=None,
+        )
+    except StartError as error:
+        raise InfeasibleError(
+            f"server {slot.name} gets {format_bytes(share_bytes)} of {format_bytes(whole)}, too "
+            f"little for {slot.model}: {str(error).partition('. ')[0]}",
+            hint="take a smaller --model, fewer tenants, or a larger GPU (fairshare list device)",
+        ) from None
