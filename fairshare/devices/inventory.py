@@ -31,7 +31,7 @@ def detect(
     """
     if spec is None and gpu is None:
         return _best()
-    kind, _, detail = (spec or "cuda").partition(":")
+    kind, _, detail = ("cuda" if spec is None else spec).partition(":")
     if gpu is not None and kind != DeviceKind.CUDA:
         raise SpecError(f"--gpu chooses a real GPU, but the device is {spec}")
     if kind == DeviceKind.CUDA:

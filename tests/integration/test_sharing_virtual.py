@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from fairshare.devices.constants import spec_of_product
+from fairshare.devices.device import Device
 from fairshare.devices.inventory import virtual_device
 from fairshare.errors import PartitionError
 from fairshare.events import EventLog
@@ -26,6 +28,7 @@ from fairshare.records import Mode
 from fairshare.sharing import mig_state
 from fairshare.sharing.modes import partitioner_for
 from fairshare.sharing.plan import Partitioner, PartitionPlan, Slot, TenantDemand
+from fairshare.spec.launcher import DeviceKind
 from fairshare.virtual.driver import install
 
 DEVICE = virtual_device("a100-40")
@@ -310,6 +313,42 @@ async def test_a_stuck_instance_is_reported_and_undone_later(
         "mig-instances on GPU 0",
         "mig-off on GPU 0",
     ]
+
+
+def as_if_real(tmp_path: Path) -> Device:
+    """The simulated GPU, described as the inventory would describe a real one."""
+    gpu = gpu_state(tmp_path)["gpu"]
+    spec = spec_of_product(gpu["name"])
+    assert spec is not None
+    return Device(
+        DeviceKind.CUDA, gpu["uuid"], gpu["name"], spec.memory_bytes, index=0, mig_capable=True
+    )
+
+
+async def test_a_real_hopper_is_addressed_by_uuid(tmp_path: Path) -> None:
+    """With leave to change it, a real GPU's mode is switched and its instances are made by UUID."""
+    driver_env = install(tmp_path / "gpu", "h100-80")
+    device = as_if_real(tmp_path)
+    partitioner = partitioner_for(Mode.MIG, device, driver_env=driver_env, allow_gpu_changes=True)
+    async with running([]) as run:
+        plan = partitioner.plan(device, TENANTS)
+        async with partitioner.apply(plan, run.scope) as applied:
+            assert all(s.env["CUDA_VISIBLE_DEVICES"].startswith("MIG-") for s in applied.slots)
+            assert "MIG 3g.40gb" in smi(driver_env, "-L")
+    assert is_pristine(tmp_path)
+
+
+async def test_a_real_ampere_is_not_switched(tmp_path: Path, driver_env: dict[str, str]) -> None:
+    """Turning MIG on there resets the GPU and survives a reboot: the hint says how to do it."""
+    device = as_if_real(tmp_path)
+    partitioner = partitioner_for(Mode.MIG, device, driver_env=driver_env, allow_gpu_changes=True)
+    async with running([]) as run:
+        plan = partitioner.plan(device, TENANTS)
+        with pytest.raises(PartitionError, match="survives a reboot") as caught:
+            async with partitioner.apply(plan, run.scope):
+                pytest.fail("it must not come so far")
+    assert "sudo nvidia-smi" in str(caught.value)
+    assert is_pristine(tmp_path)
 
 
 KILLED = """

@@ -10,7 +10,7 @@ from fairshare.errors import SpecError
 
 @pytest.mark.parametrize("name", gpu_names())
 def test_every_model_is_consistent(name: str) -> None:
-    """Each profile fits its GPU: placements inside the memory slices, SMs and GiB within the whole."""
+    """Each profile fits its GPU: placements, SMs and GiB lie within the whole."""
     spec = gpu_spec(name)
     assert spec.evidence
     assert spec_of_product(spec.product) == spec

@@ -131,6 +131,48 @@ def test_uneven_mps_on_the_simulator_is_marked() -> None:
     assert planned(Mode.MPS, cuda(), two(share=0.7)).marks == ()
 
 
+def test_mig_on_a_real_gpu_is_emulated_unless_changes_are_allowed() -> None:
+    """Without leave to change the driver, mig is MPS of a MIG slice's size, and says so."""
+    plan = planned(Mode.MIG, cuda(), two())
+    assert (plan.label, plan.provenance) == ("mig-emulated", Provenance.EMULATED)
+    assert any("bandwidth" in note and "faults" in note for note in plan.notes)
+    assert any("--allow-gpu-changes" in note for note in plan.notes)
+    slot = plan.slots[0]
+    assert slot.mig_profile == "3g.20gb"
+    assert slot.env["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] == "38.89"
+    assert slot.memory_bytes == int(19.5 * GIB)
+
+
+def test_mig_is_real_where_changes_are_allowed() -> None:
+    """With leave, the plan lists the driver commands and carries the mode's own name."""
+    partitioner = partitioner_for(Mode.MIG, cuda(), allow_gpu_changes=True)
+    plan = partitioner.plan(cuda(), two())
+    assert (plan.label, plan.provenance) == ("mig", Provenance.MEASURED)
+    assert plan.steps[1] == "nvidia-smi mig -i GPU-1234 -cgi 9 -C   (3g.20gb)"
+
+
+def test_a_gpu_without_mig_is_emulated_by_plain_shares() -> None:
+    """Leave to change does not give an L4 MIG: half of the SMs and of the memory each."""
+    l4 = Device(DeviceKind.CUDA, "GPU-9", "NVIDIA L4", 24 * GIB, index=0, sm_count=58)
+    plan = partitioner_for(Mode.MIG, l4, allow_gpu_changes=True).plan(l4, two())
+    assert plan.label == "mig-emulated"
+    assert [s.compute_fraction for s in plan.slots] == [0.5, 0.5]
+    assert [s.memory_bytes for s in plan.slots] == [12 * GIB, 12 * GIB]
+
+
+def test_simulated_mig_on_a_gpu_without_it_is_infeasible() -> None:
+    """The simulator has what its model has, and the reason names the model."""
+    with pytest.raises(InfeasibleError, match="NVIDIA L4 has no MIG"):
+        planned(Mode.MIG, virtual_device("l4"), two())
+
+
+def test_mig_grants_are_in_the_notes() -> None:
+    """Shares by MIG are not halves of the GPU: the note says what is granted in fact."""
+    plan = planned(Mode.MIG, virtual_device("h200"), two())
+    assert plan.notes == ("MIG profiles 3g.71gb + 3g.71gb: 120 of 132 SMs and 139 GiB in all",)
+    assert plan.slots[0].compute_fraction == 60 / 132
+
+
 def test_cuda_servers_see_their_gpu_alone() -> None:
     """A server on a real GPU is pointed at it by UUID."""
     plan = planned(Mode.TIMESLICE, cuda(), two())

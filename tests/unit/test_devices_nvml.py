@@ -1,0 +1,145 @@
+"""What NVML's answers, and its silences, become."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fairshare.devices import nvml
+from fairshare.devices.nvml import GpuSample, NvmlSampler, NvmlUnavailableError, list_gpus
+
+
+class FakeNvml:
+    """As much of pynvml as we use; ``silent`` names the calls that this GPU does not answer."""
+
+    NVML_TEMPERATURE_GPU = 0
+    NVML_CLOCK_SM = 1
+    NVML_CLOCK_MEM = 2
+
+    class NVMLError(Exception):
+        """Any NVML error."""
+
+    class NVMLError_LibraryNotFound(NVMLError):  # noqa: N801, N818 - the real one's name
+        """No driver library."""
+
+    class NVMLError_DriverNotLoaded(NVMLError):  # noqa: N801, N818 - the real one's name
+        """No kernel driver."""
+
+    def __init__(self, *, silent: tuple[str, ...] = (), pids: tuple[int, ...] = ()) -> None:
+        self.silent = silent
+        self.pids = pids
+        self.sessions = 0
+        self.init_error: Exception | None = None
+
+    def nvmlInit(self) -> None:  # noqa: N802 - the real one's name
+        """Open a session."""
+        if self.init_error:
+            raise self.init_error
+        self.sessions += 1
+
+    def nvmlShutdown(self) -> None:  # noqa: N802 - the real one's name
+        """Close a session."""
+        self.sessions -= 1
+
+    def __getattr__(self, name: str) -> Any:
+        answers: dict[str, Any] = {
+            "nvmlSystemGetDriverVersion": "580.1",
+            "nvmlDeviceGetCount": 1,
+            "nvmlDeviceGetHandleByIndex": "gpu",
+            "nvmlDeviceGetHandleByUUID": "gpu",
+            "nvmlDeviceGetName": "NVIDIA H200",
+            "nvmlDeviceGetUUID": "GPU-1",
+            "nvmlDeviceGetCudaComputeCapability": (9, 0),
+            "nvmlDeviceGetNumGpuCores": 132 * 128,
+            "nvmlDeviceGetMigMode": (0, 0),
+            "nvmlDeviceGetMaxMigDeviceCount": 0,
+            "nvmlDeviceGetMemoryInfo": SimpleNamespace(total=100, used=40),
+            "nvmlDeviceGetComputeRunningProcesses": [
+                SimpleNamespace(pid=pid, usedGpuMemory=None) for pid in self.pids
+            ],
+            "nvmlDeviceGetUtilizationRates": SimpleNamespace(gpu=50, memory=25),
+            "nvmlDeviceGetPowerUsage": 300_500,
+            "nvmlDeviceGetTemperature": 60,
+            "nvmlDeviceGetClockInfo": 1980,
+        }
+
+        def call(*_: object) -> Any:
+            if name in self.silent:
+                raise self.NVMLError("Not Supported")
+            return answers[name]
+
+        return call
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
+    """A machine with one H200."""
+    library = FakeNvml()
+    monkeypatch.setitem(sys.modules, "pynvml", library)
+    return library
+
+
+def test_a_gpu_is_described(fake: FakeNvml) -> None:
+    """Name, memory, SMs, architecture and MIG; NVML is let go of afterwards."""
+    (gpu,) = list_gpus()
+    assert (gpu.index, gpu.uuid, gpu.name, gpu.driver) == (0, "GPU-1", "NVIDIA H200", "580.1")
+    assert (gpu.sm_count, gpu.architecture) == (132, "hopper")
+    assert (gpu.mig_capable, gpu.mig_enabled) == (True, False)
+    assert gpu.processes == ()
+    assert fake.sessions == 0
+
+
+def test_a_gpu_without_mig_is_not_capable(fake: FakeNvml) -> None:
+    """NVML has no MIG mode for it: not capable, and not 'disabled'."""
+    fake.silent = ("nvmlDeviceGetMigMode", "nvmlDeviceGetMaxMigDeviceCount")
+    (gpu,) = list_gpus()
+    assert (gpu.mig_capable, gpu.mig_enabled) == (False, None)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (FakeNvml.NVMLError_LibraryNotFound(), "libnvidia-ml"),
+        (FakeNvml.NVMLError_DriverNotLoaded(), "not loaded"),
+        (FakeNvml.NVMLError("GPU is lost"), "GPU is lost"),
+    ],
+)
+def test_why_there_is_no_nvml(fake: FakeNvml, error: Exception, reason: str) -> None:
+    """Each way of not having a driver has its own sentence."""
+    fake.init_error = error
+    with pytest.raises(NvmlUnavailableError, match=reason):
+        list_gpus()
+
+
+def test_a_sample_is_in_our_units(fake: FakeNvml) -> None:
+    """Fractions, bytes and watts."""
+    sampler = NvmlSampler("GPU-1")
+    assert sampler.sample() == GpuSample(0.5, 0.25, 40, 300.5, 60, 1980, 1980)
+    sampler.close()
+    assert fake.sessions == 0
+
+
+def test_absent_values_are_none_and_not_zero(fake: FakeNvml) -> None:
+    """A GPU in MIG mode has no utilisation: the field is empty."""
+    fake.silent = ("nvmlDeviceGetUtilizationRates", "nvmlDeviceGetPowerUsage")
+    sample = NvmlSampler("GPU-1").sample()
+    assert sample is not None
+    assert (sample.gpu_utilisation, sample.memory_utilisation, sample.power_w) == (None,) * 3
+    assert sample.memory_used_bytes == 40
+
+
+def test_a_sampler_of_an_unknown_gpu_says_so(fake: FakeNvml) -> None:
+    """It fails when it is made, and holds nothing."""
+    fake.silent = ("nvmlDeviceGetHandleByUUID",)
+    with pytest.raises(NvmlUnavailableError, match="GPU-7"):
+        NvmlSampler("GPU-7")
+    assert fake.sessions == 0
+
+
+def test_processes_on_the_gpu_are_listed(fake: FakeNvml) -> None:
+    """A process whose memory NVML does not tell is listed all the same."""
+    fake.pids = (7, 8)
+    assert [p.pid for p in nvml.compute_processes("GPU-1")] == [7, 8]
