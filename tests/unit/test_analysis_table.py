@@ -1,0 +1,112 @@
+"""Figures as people read them, and what is called best."""
+
+from __future__ import annotations
+
+import pytest
+
+from fairshare.analysis.aggregate import Estimate, Row, Setting, _with_best
+from fairshare.analysis.stats import Interval
+from fairshare.analysis.table import (
+    format_number,
+    format_percent,
+    format_seconds,
+    tables,
+)
+from fairshare.analysis.verdict import findings
+from fairshare.records import Mode, Provenance
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0 µs"),
+        (0.0000123, "12.3 µs"),
+        (0.0501, "50.1 ms"),
+        (0.9994, "999 ms"),
+        (0.99951, "1.00 s"),
+        (5.614, "5.61 s"),
+        (1234.5, "1,234 s"),
+        (-0.002, "-2.00 ms"),
+    ],
+)
+def test_seconds_have_three_digits_and_a_unit(value: float, text: str) -> None:
+    """The unit follows the size, and rounding never shows 1000 ms."""
+    assert format_seconds(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1.0, "100 %"), (0.99999, "99.9 %"), (0.9871, "98.7 %"), (0.0, "0 %"), (0.5, "50.0 %")],
+)
+def test_all_is_said_only_of_all(value: float, text: str) -> None:
+    """One miss in a hundred thousand is not 100 %."""
+    assert format_percent(value) == text
+
+
+def test_numbers_keep_three_digits() -> None:
+    """Large numbers get separators, small ones decimals."""
+    assert [format_number(v) for v in (0, 0.123, 9.999, 56.78, 1234567)] == [
+        "0", "0.12", "10.0", "56.8", "1,234,567",
+    ]  # fmt: skip
+
+
+def _row(mode: Mode, value: float, low: float, high: float, metric: str) -> Row:
+    estimate = Estimate(value, Interval(low, high), across_runs=True)
+    return Row(
+        setting=Setting("s", 1.0, 4),
+        mode=mode,
+        label=mode.value,
+        policy="fcfs",
+        provenance=Provenance.SIMULATED,
+        tenant=None,
+        repetitions=3,
+        marks=(),
+        estimates={metric: estimate},
+        errors={},
+        few_for_p99=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("metric", "mps", "best"),
+    [
+        ("output_tokens_per_s", (110, 106, 114), {Mode.MPS}),
+        ("output_tokens_per_s", (110, 104, 116), set()),
+        ("e2e_p99_s", (90, 86, 94), {Mode.MPS}),
+        ("e2e_p99_s", (90, 84, 96), set()),
+        ("e2e_p99_s", (110, 106, 114), {Mode.LOGICAL}),
+    ],
+)
+def test_best_is_what_no_interval_doubts(
+    metric: str, mps: tuple[float, float, float], best: set[Mode]
+) -> None:
+    """A mode is best only if its interval is clear of every rival's; the baseline is none."""
+    rows = _with_best(
+        [
+            _row(Mode.LOGICAL, 100, 95, 105, metric),
+            _row(Mode.MPS, *mps, metric),
+            _row(Mode.EXCLUSIVE, 1, 1, 1, metric),
+        ]
+    )
+    assert {row.mode for row in rows if metric in row.best} == best
+    (table,) = tables(rows)
+    starred = {row.mode for row in table.rows if any(figure.best for figure in row.figures)}
+    assert starred == {mode.value for mode in best}
+
+
+def test_findings_say_when_they_are_not_certain() -> None:
+    """The answer names the better mode and admits that intervals overlap."""
+    rows = [
+        _row(Mode.LOGICAL, 100, 95, 105, "output_tokens_per_s"),
+        _row(Mode.MPS, 110, 104, 116, "output_tokens_per_s"),
+    ]
+    ((setting, (finding,)),) = findings(_with_best(rows))
+    assert setting.label == "s, concurrency 4"
+    assert (finding.mode, finding.value, finding.certain) == ("mps", "110", False)
+
+
+def test_one_mode_alone_wins_nothing() -> None:
+    """Without a rival nothing is best."""
+    (row,) = _with_best([_row(Mode.MPS, 1, 1, 1, "jain")])
+    assert row.best == frozenset()
+    assert findings([row]) == []
