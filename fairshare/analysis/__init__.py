@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fairshare.analysis.build import BuiltAnalysis
+    from fairshare.analysis.pipeline import BuiltAnalysis
 
 __all__ = ["build"]
 
@@ -21,6 +21,6 @@ def build(directory: Path, *, figures: bool = True, html: bool = True) -> BuiltA
         ResultsError: the folder is missing, damaged or of another format version.
         StoppedEarlyError: the disk is full.
     """
-    from fairshare.analysis.build import build_analysis  # noqa: PLC0415  (numpy is heavy)
+    from fairshare.analysis.pipeline import build_analysis  # noqa: PLC0415  (numpy is heavy)
 
     return build_analysis(directory, figures=figures, html=html)

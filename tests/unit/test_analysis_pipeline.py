@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from fairshare.analysis import build
-from fairshare.analysis.build import BuiltAnalysis
+from fairshare.analysis.pipeline import BuiltAnalysis
 from fairshare.errors import ResultsError
 from fairshare.records import CellKey, CellStatus, Mark, Mode
 from fairshare.results import ResultStore, layout
@@ -276,3 +276,11 @@ def test_a_hundred_thousand_records_take_seconds(tmp_path: Path) -> None:
     began = time.process_time()
     build(tmp_path / "out", figures=False, html=False)
     assert time.process_time() - began < 15
+
+
+def test_build_stays_a_function_after_its_first_call(built: BuiltAnalysis, folder: Path) -> None:
+    """No module of the package may take the name of its one public function."""
+    import fairshare.analysis
+
+    assert callable(fairshare.analysis.build)
+    assert built.analysis.measured
