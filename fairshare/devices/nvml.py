@@ -129,24 +129,19 @@ def compute_processes(uuid: str) -> list[GpuProcess]:
 
 
 class NvmlSampler:
-    """Reads one GPU's counters; holds NVML open until closed."""
+    """Reads one GPU's counters; holds NVML open from the first sample until closed."""
 
     def __init__(self, uuid: str) -> None:
-        """Open NVML for the GPU.
+        self._uuid = uuid
+        self._opened: tuple[Any, Any] | None = None
+
+    def sample(self) -> GpuSample | None:
+        """What the GPU says now; None if it says nothing at all.
 
         Raises:
             NvmlUnavailableError: there is no usable NVML or no such GPU.
         """
-        self._nvml = _start()
-        try:
-            self._handle = _handle(self._nvml, uuid)
-        except NvmlUnavailableError:
-            self._nvml.nvmlShutdown()
-            raise
-
-    def sample(self) -> GpuSample | None:
-        """What the GPU says now; None if it says nothing at all."""
-        nvml, gpu = self._nvml, self._handle
+        nvml, gpu = self._open()
 
         def read(query: Callable[[], T]) -> T | None:
             return _optional(nvml, query)
@@ -168,8 +163,20 @@ class NvmlSampler:
         return None if sample == GpuSample() else sample
 
     def close(self) -> None:
-        """Let go of the GPU."""
-        self._nvml.nvmlShutdown()
+        """Let go of the GPU; a later sample takes it up again."""
+        if self._opened is not None:
+            self._opened[0].nvmlShutdown()
+            self._opened = None
+
+    def _open(self) -> tuple[Any, Any]:
+        if self._opened is None:
+            nvml = _start()
+            try:
+                self._opened = nvml, _handle(nvml, self._uuid)
+            except NvmlUnavailableError:
+                nvml.nvmlShutdown()
+                raise
+        return self._opened
 
 
 def _handle(nvml: Any, uuid: str) -> Any:

@@ -34,7 +34,7 @@ class GpuSampler(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of the GPU."""
+        """Let go of the GPU; a later sample takes it up again."""
         ...
 
 
@@ -42,17 +42,20 @@ def gpu_sampler(device: Device) -> tuple[GpuSampler | None, str | None]:
     """NVML's sampler of a device, or None and the reason why there is none."""
     if device.kind is not DeviceKind.CUDA:
         return None, f"the device is {device.id}, which NVML does not know"
+    sampler = NvmlSampler(device.id)
     try:
-        return NvmlSampler(device.id), None
+        sampler.sample()
     except NvmlUnavailableError as error:
         return None, str(error)
+    sampler.close()
+    return sampler, None
 
 
 @asynccontextmanager
 async def record_gpu(
     sampler: GpuSampler | None, path: Path, epoch_ns: int, interval_s: float
 ) -> AsyncIterator[str | None]:
-    """Sample into ``path`` until the block ends; closes the sampler.
+    """Sample into ``path`` until the block ends; the sampler is closed then.
 
     Yields the reason why nothing is recorded (no file is written then), else None.
     """
@@ -107,17 +110,19 @@ async def _recording(
                 writer.writerow((t_s, *("" if value is None else value for value in row)))
             file.flush()
 
-        async def forever() -> None:
-            due = time.monotonic()
-            while True:
+        async def until_stopped() -> None:
+            due_s = time.monotonic()
+            while not stop.is_set():
                 await once()
-                due = max(due + interval_s, time.monotonic())
-                await asyncio.sleep(due - time.monotonic())
+                due_s = max(due_s + interval_s, time.monotonic())
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), due_s - time.monotonic())
 
-        task = asyncio.create_task(forever(), name=f"record {path.name}")
+        # Asked to stop, not cancelled: a reading that is under way in its thread must end first.
+        stop = asyncio.Event()
+        task = asyncio.create_task(until_stopped(), name=f"record {path.name}")
         try:
             yield
         finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            stop.set()
+            await task

@@ -19,9 +19,9 @@ from fairshare.sharing.mps_control import (
     MEMORY_VARIABLE,
     PERCENTAGE_VARIABLE,
     mps_daemon,
-    refuse_foreign_daemon,
 )
 from fairshare.sharing.plan import PartitionPlan, Slot, TenantDemand
+from fairshare.sharing.preconditions import require_whole_gpu
 from fairshare.sharing.shares import shares_of
 from fairshare.sharing.slots import plan_of, tenant_slot
 from fairshare.sharing.static import device_env
@@ -77,10 +77,9 @@ class Mps:
         """Run the daemon while the block lasts; the slots learn where it is.
 
         Raises:
-            PartitionError: it cannot be started or stopped, or somebody else's daemon is there.
+            PartitionError: it cannot be started or stopped, or the GPU is not whole.
         """
-        if plan.device.kind is DeviceKind.CUDA:
-            await refuse_foreign_daemon(self._driver_env)
+        await require_whole_gpu(plan.device, self._driver_env)
         async with mps_daemon(plan.device, scope, self._driver_env) as daemon:
             slots = tuple(
                 replace(slot, env={**slot.env, **daemon.client_env}) for slot in plan.slots

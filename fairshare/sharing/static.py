@@ -8,8 +8,8 @@ from typing import Any
 
 from fairshare.devices.device import Device
 from fairshare.processes.scope import RunScope
-from fairshare.sharing.mps_control import refuse_foreign_daemon
 from fairshare.sharing.plan import PartitionPlan, Slot
+from fairshare.sharing.preconditions import require_whole_gpu
 from fairshare.sharing.verifying import verifier_for
 from fairshare.spec.launcher import DeviceKind
 
@@ -39,10 +39,9 @@ class StaticSharing:
         """Change nothing.
 
         Raises:
-            PartitionError: somebody else's MPS daemon would take the servers in.
+            PartitionError: servers would not get the whole device.
         """
-        if plan.device.kind is DeviceKind.CUDA:
-            await refuse_foreign_daemon(self._driver_env)
+        await require_whole_gpu(plan.device, self._driver_env)
         scope.events.emit("partition.applied", mode=plan.mode.value, label=plan.label)
         yield plan
 

@@ -338,6 +338,21 @@ async def test_a_real_hopper_is_addressed_by_uuid(tmp_path: Path) -> None:
     assert is_pristine(tmp_path)
 
 
+@pytest.mark.parametrize("mode", [Mode.EXCLUSIVE, Mode.TIMESLICE, Mode.MPS])
+async def test_a_real_gpu_in_mig_mode_is_refused_by_the_other_modes(
+    mode: Mode, tmp_path: Path, driver_env: dict[str, str]
+) -> None:
+    """CUDA would show such a server an instance or nothing at all: say so before it starts."""
+    smi(driver_env, "-i", "0", "-mig", "1")
+    device = as_if_real(tmp_path)
+    partitioner = partitioner_for(mode, device, driver_env=driver_env)
+    async with running([]) as run:
+        plan = partitioner.plan(device, TENANTS)
+        with pytest.raises(PartitionError, match="in MIG mode"):
+            async with partitioner.apply(plan, run.scope):
+                pytest.fail("it must not come so far")
+
+
 async def test_a_real_ampere_is_not_switched(tmp_path: Path, driver_env: dict[str, str]) -> None:
     """Turning MIG on there resets the GPU and survives a reboot: the hint says how to do it."""
     device = as_if_real(tmp_path)

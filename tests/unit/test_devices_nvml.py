@@ -118,8 +118,20 @@ def test_a_sample_is_in_our_units(fake: FakeNvml) -> None:
     """Fractions, bytes and watts."""
     sampler = NvmlSampler("GPU-1")
     assert sampler.sample() == GpuSample(0.5, 0.25, 40, 300.5, 60, 1980, 1980)
+    assert fake.sessions == 1
     sampler.close()
     assert fake.sessions == 0
+
+
+def test_a_sampler_can_be_used_again(fake: FakeNvml) -> None:
+    """NVML is held in each window only: an open session can block a change of MIG mode."""
+    sampler = NvmlSampler("GPU-1")
+    for _ in range(2):
+        assert sampler.sample() is not None
+        assert fake.sessions == 1
+        sampler.close()
+        sampler.close()
+        assert fake.sessions == 0
 
 
 def test_absent_values_are_none_and_not_zero(fake: FakeNvml) -> None:
@@ -132,10 +144,10 @@ def test_absent_values_are_none_and_not_zero(fake: FakeNvml) -> None:
 
 
 def test_a_sampler_of_an_unknown_gpu_says_so(fake: FakeNvml) -> None:
-    """It fails when it is made, and holds nothing."""
+    """It fails at the first sample, and holds nothing."""
     fake.silent = ("nvmlDeviceGetHandleByUUID",)
     with pytest.raises(NvmlUnavailableError, match="GPU-7"):
-        NvmlSampler("GPU-7")
+        NvmlSampler("GPU-7").sample()
     assert fake.sessions == 0
 
 
