@@ -58,7 +58,9 @@ def main(argv: list[str] | None = None) -> int:
         _log("ERROR", f"RuntimeError: {error}")
     except FairshareError as error:
         _log("ERROR", f"ValueError: {error.message}" + (f" ({error.hint})" if error.hint else ""))
-    except (StartError, OSError) as error:
+    except OSError as error:
+        _log("ERROR", f"OSError: {error}")
+    except StartError as error:
         _log("ERROR", str(error))
     return 1
 
@@ -70,6 +72,7 @@ async def _serve(options: argparse.Namespace, claim: _Claim) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     if "server_never_ready" in failures():
+        _log("INFO", "never serving, as FAIRSHARE_VIRTUAL_FAIL says")
         await stop.wait()
         return 0
     name = options.served_model_name or model.name
