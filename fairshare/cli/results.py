@@ -31,7 +31,7 @@ def report_command(folder: Path) -> None:
 
 
 def _rebuild(folder: Path, *, figures: bool, html: bool) -> None:
-    from fairshare.analysis.build import build_analysis
+    from fairshare.analysis import build
     from fairshare.ui.outcome import show_analysis
 
-    show_analysis(build_analysis(folder, figures=figures, html=html))
+    show_analysis(build(folder, figures=figures, html=html))

@@ -224,9 +224,9 @@ def _execute(
         failure = error
         if error.exit_code in (ExitCode.BAD_INPUT, ExitCode.DEVICE_BUSY):
             raise
-    from fairshare.analysis.build import build_analysis
+    from fairshare.analysis import build
 
-    show_analysis(build_analysis(directory, figures=report, html=report))
+    show_analysis(build(directory, figures=report, html=report))
     if failure is not None:
         raise failure
     if outcome is None:

@@ -10,7 +10,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from fairshare.analysis.build import BuiltAnalysis
+from fairshare.analysis.pipeline import BuiltAnalysis
 from fairshare.analysis.table import BEST, FEW
 from fairshare.analysis.table import Table as AnalysisTable
 from fairshare.errors import ExitCode
