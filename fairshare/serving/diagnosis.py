@@ -18,7 +18,7 @@ _BARE_ERROR = re.compile(r"^(?:[A-Za-z_][\w.]*\.)?[A-Z]\w*(?:Error|Exception)$")
 _DEPTH = {"Worker": 2, "EngineCore": 1}  # the deeper process fails first, the others follow
 # Lines that only repeat that something failed, or warn of what is no failure.
 _NO_CAUSE = re.compile(
-    r"Engine core initialization failed|\[Errno 24\]|resource_tracker|WorkerProc init"
+    r"Engine core initialization failed|EngineDeadError|\[Errno 24\]|resource_tracker"
 )
 _HINTS = (
     (r"Address already in use|Errno 98", "another program took the port: run it again"),
@@ -70,6 +70,11 @@ def first_error(lines: Sequence[str]) -> str | None:
         if found := _cause(by_depth[depth]):
             return found
     return None
+
+
+KILLED_HINT = (
+    "its log names no cause: it was killed, perhaps by the kernel for want of memory (see dmesg)"
+)
 
 
 def hint_for(text: str) -> str | None:

@@ -6,9 +6,10 @@ import asyncio
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from fairshare.errors import ServerError
@@ -76,13 +77,22 @@ class Fleet:
 
 
 @dataclass(frozen=True, slots=True)
-class _Prepared:
-    """A server about to be started."""
+class _Planned:
+    """A server whose start has been checked as far as possible; ``port`` is one asked for."""
 
     slot: Slot
+    cache: CompileCache | None
+    run_dir: Path
+    port: int | None
+    command: Callable[..., ServerCommand]
+
+
+@dataclass(frozen=True, slots=True)
+class _Started:
+    """A server that has (or may have) a process."""
+
     server: Server
-    command: ServerCommand
-    cache: CompileCache
+    port: int
     run_dir: Path
 
 
@@ -108,113 +118,119 @@ async def fleet(  # noqa: PLR0917  (one argument for each thing a deployment con
         tenants = [tenant for slot in plan.slots for tenant in slot.tenants]
         yield Fleet(*await external_servers(launcher, tenants, scope.events))
         return
-    prepared = await _prepare(plan, launcher, models, scope, api_key)
+    planned = await _plan(plan, launcher, models, scope)
+    started: list[_Started] = []
     try:
         # One after another: two that size themselves at once both get it wrong.
-        for one in prepared:
-            await _start(one, launcher, scope, log_dir, api_key)
-        by_tenant = {tenant: one.slot.name for one in prepared for tenant in one.slot.tenants}
-        yield Fleet({one.slot.name: one.server for one in prepared}, by_tenant)
+        for one in planned:
+            await _start(one, launcher, scope, log_dir, api_key=api_key, started=started)
+        by_tenant = {tenant: slot.name for slot in plan.slots for tenant in slot.tenants}
+        yield Fleet({one.server.name: one.server for one in started}, by_tenant)
     except BaseException:
-        await _stop(prepared, scope)  # leftovers are told as events; the error goes first
+        await _stop(started, scope)  # leftovers are told as events; the error goes first
         raise
-    leftovers = await _stop(prepared, scope)
+    leftovers = await _stop(started, scope)
     if leftovers:
         hint = "fairshare clean removes what can be removed"
         raise ServerError("the servers left something behind", evidence=leftovers, hint=hint)
 
 
-async def _prepare(
-    plan: PartitionPlan,
-    launcher: Launcher,
-    models: Mapping[str, ModelFacts],
-    scope: RunScope,
-    api_key: str,
-) -> list[_Prepared]:
+async def _plan(
+    plan: PartitionPlan, launcher: Launcher, models: Mapping[str, ModelFacts], scope: RunScope
+) -> list[_Planned]:
     """Everything that can go wrong before the first process is started."""
     python = await asyncio.to_thread(engine_python, launcher)
     await asyncio.to_thread(check_arguments, launcher, python)
     facts = await asyncio.to_thread(engine_facts, launcher, python)
-    prepared = []
+    planned = []
     for index, slot in enumerate(plan.slots):
         model = models[slot.model]
         check_slot(launcher, slot, model)
-        port = _port(launcher, index)
-        cache = compile_cache(facts, launcher, model, adapters=bool(slot.adapters))
+        cache = None
+        if launcher.engine is not Engine.VIRTUAL:
+            cache = compile_cache(facts, launcher, model, adapters=bool(slot.adapters))
         run_dir = scope.slot_dir(slot.name)
-        command = server_command(
-            launcher, slot, model, port=port, run_dir=run_dir, python=python, cache=cache
+        command = partial(
+            server_command, launcher, slot, model, run_dir=run_dir, python=python, cache=cache
         )
-        server = Server(
-            slot.name,
-            launcher,
-            base_url=command.base_url,
-            served_model=command.served_model,
-            api_key=api_key if launcher.api_key_env else None,
-            events=scope.events,
-            adapters=slot.adapters,
-            cold=cache.cold,
-        )
-        prepared.append(_Prepared(slot, server, command, cache, run_dir))
-    return prepared
+        port = _port_asked_for(launcher, index)
+        command(port=port or 1)  # for its errors
+        planned.append(_Planned(slot, cache, run_dir, port, command))
+    return planned
 
 
-def _port(launcher: Launcher, index: int) -> int:
-    """``args.port`` and the following ones, else any free one."""
+def _port_asked_for(launcher: Launcher, index: int) -> int | None:
+    """``args.port`` and the following ones, None if it is ours to choose."""
     first = launcher.args.get("port")
     if not isinstance(first, int):
-        return free_port()
+        return None
     check_port(first + index)
     return first + index
 
 
 async def _start(
-    one: _Prepared, launcher: Launcher, scope: RunScope, log_dir: Path, api_key: str
+    one: _Planned,
+    launcher: Launcher,
+    scope: RunScope,
+    log_dir: Path,
+    *,
+    api_key: str,
+    started: list[_Started],
 ) -> None:
-    _make_folders(one, log_dir)
+    # Chosen only now, since others may take a free port while the servers before start.
+    port = one.port or free_port()
+    command = one.command(port=port)
+    server = Server(
+        one.slot.name,
+        launcher,
+        base_url=command.base_url,
+        served_model=command.served_model,
+        api_key=api_key if launcher.api_key_env else None,
+        events=scope.events,
+        adapters=one.slot.adapters,
+        cold=one.cache is not None and one.cache.cold,
+    )
+    started.append(_Started(server, port, one.run_dir))
+    _make_folders(one, command, log_dir)
     secrets = inherited_secrets(os.environ)
     if launcher.api_key_env:
         secrets[launcher.api_key_env] = api_key
-    one.server.cold = one.cache.cold  # an earlier server of this fleet may have warmed it
-    await one.server.start(
-        one.command,
-        secrets=secrets,
-        scope=scope,
-        log_path=log_dir / f"{one.slot.name}.log",
-        cpu_set=one.slot.cpu_set,
+    log_path = log_dir / f"{one.slot.name}.log"
+    await server.start(
+        command, secrets=secrets, scope=scope, log_path=log_path, cpu_set=one.slot.cpu_set
     )
-    one.cache.complete()
+    if one.cache is not None:
+        one.cache.complete()
 
 
-def _make_folders(one: _Prepared, log_dir: Path) -> None:
+def _make_folders(one: _Planned, command: ServerCommand, log_dir: Path) -> None:
     log_dir.mkdir(parents=True, exist_ok=True)
-    (log_dir / f"{one.slot.name}.cmd").write_text(one.command.shown() + "\n", "utf-8")
+    (log_dir / f"{one.slot.name}.cmd").write_text(command.shown() + "\n", "utf-8")
     # Made again if an earlier deployment of this run had a slot of this name.
     one.run_dir.mkdir(mode=0o700, exist_ok=True)
-    one.cache.prepare()
+    if one.cache is not None:
+        one.cache.prepare()
 
 
-async def _stop(prepared: list[_Prepared], scope: RunScope) -> list[str]:
+async def _stop(started: list[_Started], scope: RunScope) -> list[str]:
     """Stop all servers at once; return what of them is left, each also an event."""
-    outcomes = await asyncio.gather(
-        *(one.server.stop() for one in prepared), return_exceptions=True
-    )
+    outcomes = await asyncio.gather(*(one.server.stop() for one in started), return_exceptions=True)
     leftovers = []
-    for one, outcome in zip(prepared, outcomes, strict=True):
+    for one, outcome in zip(started, outcomes, strict=True):
         found = [f"stopping failed: {outcome}"] if isinstance(outcome, BaseException) else []
         found += await asyncio.to_thread(_left_of, one)
         for what in found:
-            scope.events.emit("server.leftover", server=one.slot.name, what=what)
-            leftovers.append(f"{one.slot.name}: {what}")
+            scope.events.emit("server.leftover", server=one.server.name, what=what)
+            leftovers.append(f"{one.server.name}: {what}")
     return leftovers
 
 
-def _left_of(one: _Prepared) -> list[str]:
-    if one.server.process is None:
-        return []
-    left = [f"process {pid} still runs" for pid in one.server.pids()]
-    if not is_free(one.command.port):
-        left.append(f"port {one.command.port} is still taken")
+def _left_of(one: _Started) -> list[str]:
+    left = []
+    if one.server.process is not None:
+        left += [f"process {pid} still runs" for pid in one.server.pids()]
+        if not is_free(one.port):
+            left.append(f"port {one.port} is still taken")
     shutil.rmtree(one.run_dir, ignore_errors=True)
     if one.run_dir.exists():
         left.append(f"{one.run_dir} could not be removed")

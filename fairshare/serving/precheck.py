@@ -24,13 +24,16 @@ def check_slot(launcher: Launcher, slot: Slot, model: ModelFacts) -> None:
         return
     if Path(model.path).is_absolute() and not (Path(model.path) / "config.json").is_file():
         raise SpecError(f"model {model.name} is not there: {model.path} has no config.json")
-    length = _whole(launcher, "max_model_len")
-    if length is not None and length > model.max_model_len:
+    stated = launcher.args.get("max_model_len")
+    length = model.max_model_len if stated is None else _whole(launcher, "max_model_len")
+    if length is None or length < 1:
+        return  # "auto", -1 or "8k": the engine has its own way with these
+    if length > model.max_model_len:
         raise SpecError(
             f"args.max_model_len is {length}, but model {model.name} has {model.max_model_len}",
             hint=f"lower it to {model.max_model_len} or less",
         )
-    _check_kv(launcher, slot, model, length or model.max_model_len)
+    _check_kv(launcher, slot, model, length)
 
 
 def check_port(port: int) -> None:

@@ -17,7 +17,7 @@ from fairshare.events import EventLog
 from fairshare.processes.scope import RunScope
 from fairshare.processes.spawn import ManagedProcess
 from fairshare.serving.command import ServerCommand
-from fairshare.serving.diagnosis import exit_text, first_error, hint_for
+from fairshare.serving.diagnosis import KILLED_HINT, exit_text, first_error, hint_for
 from fairshare.serving.probes import NotHttpError, get, new_session
 from fairshare.serving.readiness import NeverReadyError, wait_until_ready
 from fairshare.spec.launcher import Launcher
@@ -167,7 +167,9 @@ class Server:
         tail = self.process.log_tail(_LOG_LINES)
         cause = first_error(self.process.log_tail(_SEARCHED_LINES))
         message = f"server {self.name} {self._reason}" + (f": {cause}" if cause else "")
-        hint = hint_for(cause) if cause else hint_for("\n".join(tail))
+        hint = hint_for(cause or "\n".join(tail))
+        if hint is None and cause is None and self.start_s > 0:  # it worked, then it did not
+            hint = KILLED_HINT
         where = f"the whole log is {self.process.log_path}"
         return ServerError(message, evidence=tail, hint=f"{hint}; {where}" if hint else where)
 

@@ -51,7 +51,8 @@ def test_no_number_is_no_figure() -> None:
     assert parse_metrics("vllm:num_requests_running NaN\n").running is None
 
 
-def test_garbage_is_refused() -> None:
-    """A page that is not metrics is an error and not a page without metrics."""
+def test_garbage_is_refused_or_absent() -> None:
+    """A broken line is an error; a page of something else has no figures."""
     with pytest.raises(ValueError, match=r"."):
-        parse_metrics("<html>{{{ no metrics</html>\nx{y 1")
+        parse_metrics("vllm:num_requests_running{a=x}} lots\n")
+    assert parse_metrics("<html>vllm:num_requests_running 5</html>").running is None

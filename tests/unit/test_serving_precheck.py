@@ -38,6 +38,14 @@ def test_a_longer_context_than_the_models_is_refused(model: ModelFacts) -> None:
         check_slot(_launcher(args={"max_model_len": 99999}), _slot(), model)
 
 
+@pytest.mark.parametrize("length", ["auto", -1, "8k"])
+def test_lengths_that_only_the_engine_understands_are_left_to_it(
+    model: ModelFacts, length: object
+) -> None:
+    """Nothing is refused on the ground of a length that cannot be read here."""
+    check_slot(_launcher(kv_bytes="1M", args={"max_model_len": length}), _slot(), model)
+
+
 def test_a_kv_cache_below_one_sequence_is_refused(model: ModelFacts) -> None:
     """A KV cache that cannot hold one sequence of max_model_len is refused with both sizes."""
     with pytest.raises(SpecError, match=r"needs 4 MiB of KV cache, but server a gets 1 MiB"):
