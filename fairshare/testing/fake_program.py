@@ -33,7 +33,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.stderr.write(_TRACEBACK)
         sys.exit(1)
     if behaviour.kind is Kind.LEAK_CHILD:
-        subprocess.Popen([sys.executable, "-c", _STUBBORN], start_new_session=True)
+        subprocess.Popen(
+            [sys.executable, "-c", _STUBBORN],
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
     try:
         asyncio.run(_serve(options, behaviour))
     except OSError as error:

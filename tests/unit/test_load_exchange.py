@@ -1,0 +1,187 @@
+"""One exchange, one record: what was said, when, and how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import orjson
+import pytest
+
+from fairshare.load.ahead import RequestQueue
+from fairshare.load.exchange import MAX_TEXT, perform
+from fairshare.load.lane import Lane
+from fairshare.load.target import Target
+from fairshare.load.transport import Receiver, TransportError
+from fairshare.records import ErrorKind, Phase, RequestRecord
+from fairshare.spec.scenario import Api
+from fairshare.spec.workload import Sampling
+
+TARGET = Target(
+    "a", "s0", "http://h", "m", Api.COMPLETIONS, True, "sk-1", True, True, Sampling(), 30, 30
+)
+ORIGIN_NS = 1_000
+USAGE = {"prompt_tokens": 3, "completion_tokens": 2}
+
+
+def event(**body: object) -> bytes:
+    """One event."""
+    return b"data: " + orjson.dumps(body) + b"\n\n"
+
+
+FIRST = event(choices=[{"text": "", "token_ids": [7]}])
+LAST = event(choices=[{"text": "b", "token_ids": [8], "finish_reason": "length"}])
+COUNT = event(choices=[], usage=USAGE)
+DONE = b"data: [DONE]\n\n"
+Script = Callable[[Receiver], None]
+
+
+class Scripted:
+    """A transport that plays a script on the receiver instead of talking to a server."""
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+
+    async def post(
+        self, path: str, headers: Mapping[str, str], body: bytes, receiver: Receiver
+    ) -> None:
+        """Play the script."""
+        self._script(receiver)
+
+    async def close(self) -> None:
+        """There is nothing to close."""
+
+
+async def record_of(script: Script, target: Target = TARGET) -> RequestRecord:
+    """The record of one exchange that goes as ``script`` says."""
+    record = RequestRecord("1", "a", "s0", Phase.MEASURE, 0)
+    queue = RequestQueue(target, iter(()), ahead=0, on_error=lambda error: None)
+    lane = Lane(target, Scripted(script), target.headers(), queue)
+    await perform(lane, b"{}", record, ORIGIN_NS)
+    return record
+
+
+def streamed(*pieces: bytes, status: int = 200, ends: bool = True) -> Script:
+    """A stream whose pieces arrive at 20, 30, ... on the transport's clock."""
+
+    def script(receiver: Receiver) -> None:
+        now_ns = ORIGIN_NS + 10
+        receiver.on_headers(now_ns, status, "text/event-stream; charset=utf-8")
+        for piece in pieces:
+            now_ns += 10
+            if receiver.on_data(now_ns, piece):
+                return
+        if ends:
+            receiver.on_end(now_ns + 10)
+
+    return script
+
+
+async def test_stamps_are_of_the_read_that_brought_the_token() -> None:
+    """Chunks of one read share its time; chunks without a token leave no mark."""
+    role = event(choices=[{"text": ""}])
+    record = await record_of(streamed(role, FIRST + LAST, COUNT, DONE))
+    assert (record.headers_ns, record.first_token_ns, record.end_ns) == (10, 30, 50)
+    assert (record.chunk_ns, record.chunk_tokens) == ([30, 30], [1, 1])
+    assert (record.prompt_tokens, record.output_tokens, record.finish_reason) == (3, 2, "length")
+    assert record.ok
+    assert record.sent_ns is not None
+
+
+async def test_a_stream_may_end_without_done() -> None:
+    """The end of the body ends the answer as well; its time is the end's."""
+    record = await record_of(streamed(FIRST, LAST, COUNT))
+    assert record.ok
+    assert record.end_ns == 50
+
+
+def breaking(*pieces: bytes) -> Script:
+    """A stream that breaks off after its pieces."""
+
+    def script(receiver: Receiver) -> None:
+        streamed(*pieces, ends=False)(receiver)
+        raise TransportError(ErrorKind.DISCONNECT, "gone")
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("pieces", "error"),
+    [
+        ((FIRST,), ErrorKind.DISCONNECT),
+        ((FIRST, LAST), ErrorKind.DISCONNECT),
+        ((FIRST, LAST, COUNT), None),
+        ((FIRST, event(error={"message": "dying"})), ErrorKind.SERVER_ERROR),
+    ],
+)
+async def test_broken_connection_matters_unless_all_was_said(
+    pieces: tuple[bytes, ...], error: ErrorKind | None
+) -> None:
+    """A complete answer stays good; the server's own account goes before the connection's."""
+    assert (await record_of(breaking(*pieces))).error is error
+
+
+@pytest.mark.parametrize(
+    ("script", "error"),
+    [
+        (streamed(), ErrorKind.BAD_RESPONSE),
+        (streamed(b": only comments\n\n"), ErrorKind.BAD_RESPONSE),
+        (streamed(FIRST), ErrorKind.INCOMPLETE),
+        (streamed(FIRST, DONE), ErrorKind.INCOMPLETE),
+        (streamed(FIRST, LAST, DONE), ErrorKind.NO_USAGE),
+        (streamed(b"no such page", status=404), ErrorKind.HTTP_4XX),
+        (streamed(b"x" * 100_000, status=500), ErrorKind.HTTP_5XX),
+        (streamed(b"", status=304), ErrorKind.BAD_RESPONSE),
+    ],
+)
+async def test_each_end_has_one_kind(script: Script, error: ErrorKind) -> None:
+    """However it ends, the record has exactly one kind, a text, and an end."""
+    record = await record_of(script)
+    assert record.error is error
+    assert record.error_text
+    assert len(record.error_text) <= MAX_TEXT
+    assert record.end_ns is not None
+
+
+async def test_surprises_are_our_own_fault() -> None:
+    """An exception that nobody foresaw is a record of kind client, not a lost request."""
+
+    def script(receiver: Receiver) -> None:
+        raise ZeroDivisionError("oops")
+
+    record = await record_of(script)
+    assert (record.error, record.error_text) == (ErrorKind.CLIENT, "ZeroDivisionError: oops")
+
+
+async def test_cancellation_is_unfinished_and_keeps_what_was_received() -> None:
+    """What had arrived before the cell ended stays in the record."""
+
+    def script(receiver: Receiver) -> None:
+        streamed(FIRST, ends=False)(receiver)
+        raise asyncio.CancelledError
+
+    record = await record_of(script)
+    assert record.error is ErrorKind.UNFINISHED
+    assert record.chunk_tokens == [1]
+
+
+async def test_key_that_a_server_quotes_is_hidden_before_the_text_is_cut() -> None:
+    """No part of the key is left in an error's text, at its end neither."""
+    quote = b'{"error":{"message":"' + b"x" * (MAX_TEXT - 8) + b' sk-1 is wrong"}}'
+    record = await record_of(streamed(quote, status=401))
+    assert "sk-" not in (record.error_text or "")
+
+
+async def test_whole_answer_is_one_chunk() -> None:
+    """Without streaming all tokens arrive together, at the end."""
+
+    def script(receiver: Receiver) -> None:
+        body = {"choices": [{"text": "ab", "finish_reason": "length"}], "usage": USAGE}
+        receiver.on_headers(ORIGIN_NS + 10, 200, "application/json")
+        receiver.on_data(ORIGIN_NS + 20, orjson.dumps(body))
+        receiver.on_end(ORIGIN_NS + 30)
+
+    record = await record_of(script, replace(TARGET, stream=False))
+    assert record.ok
+    assert (record.chunk_ns, record.chunk_tokens, record.first_token_ns) == ([30], [2], 30)

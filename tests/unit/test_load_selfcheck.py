@@ -1,0 +1,110 @@
+"""The load generator's account of itself: what was asked, what was done, whose fault."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from fairshare.load.selfcheck import SelfCheck
+from fairshare.records import Phase, RequestRecord
+
+MS = 1_000_000
+
+
+def record(
+    intended_ms: int, sent_ms: int | None, end_ms: int, phase: Phase = Phase.MEASURE
+) -> RequestRecord:
+    """A record with these times."""
+    return RequestRecord(
+        "1",
+        "a",
+        "s0",
+        phase,
+        intended_ms * MS,
+        sent_ns=None if sent_ms is None else sent_ms * MS,
+        end_ns=end_ms * MS,
+    )
+
+
+async def test_concurrency_is_weighted_by_time_within_the_window() -> None:
+    """Only the part of a request inside the window counts."""
+    check = SelfCheck({"a": 2})
+    check.begin(100 * MS)
+    check.add(record(0, 0, 150), scheduled=False)
+    check.add(record(100, 100, 200), scheduled=False)
+    check.end(200 * MS)
+    check.add(record(150, 150, 900), scheduled=False)
+    report = check.report()
+    assert report["concurrency"]["a"] == {"requested": 2, "achieved": pytest.approx(2.0)}
+    assert not any("concurrency" in reason for reason in report["reasons"])
+
+
+async def test_late_sends_of_a_closed_loop_are_our_fault() -> None:
+    """Clients that waited for us a tenth of the time had less than their concurrency."""
+    check = SelfCheck({"a": 1})
+    check.begin(0)
+    check.add(record(0, 10, 100), scheduled=False)
+    check.end(100 * MS)
+    report = check.report()
+    assert report["client_limited"]
+    assert any("a had 90% of its concurrency" in reason for reason in report["reasons"])
+
+
+async def test_late_open_loop_sends_are_measured_and_flagged() -> None:
+    """The schedule lag is that of measured requests; above 10 ms at P99 it limits."""
+    check = SelfCheck({"a": None})
+    check.begin(0)
+    for _ in range(98):
+        check.add(record(0, 1, 5), scheduled=True)
+    check.add(record(0, 30, 35), scheduled=True)
+    check.add(record(0, 50, 55), scheduled=True)
+    check.add(record(0, 900, 950, Phase.WARMUP), scheduled=True)
+    check.end(100 * MS)
+    report = check.report()
+    assert report["schedule_lag_ms"] == {"p50": 1.0, "p99": 30.0, "max": 50.0}
+    assert report["client_limited"]
+    assert any("sends were late by 30.0 ms" in reason for reason in report["reasons"])
+    assert report["concurrency"]["a"]["requested"] is None
+
+
+async def test_blocked_event_loop_is_seen() -> None:
+    """A loop that stands still for 200 ms shows that, and is at fault."""
+    check = SelfCheck({"a": 1})
+    check.begin(0)
+    await asyncio.sleep(0.06)
+    time.sleep(0.2)  # noqa: ASYNC251  (blocking is what is to be seen)
+    await asyncio.sleep(0.06)
+    check.end(320 * MS)
+    report = check.report()
+    assert report["loop_lag_ms"]["max"] >= 100
+    assert any("event loop" in reason for reason in report["reasons"])
+
+
+async def test_nothing_watched_gives_absent_values() -> None:
+    """What was not measured is None, not zero."""
+    report = SelfCheck({"a": 1}).report()
+    assert report["loop_lag_ms"] == {"p50": None, "p99": None, "max": None}
+    assert report["cpu_fraction"] is None
+    assert report["concurrency"]["a"] == {"requested": 1, "achieved": None}
+    assert report["client_limited"] is False
+
+
+async def test_request_that_was_never_sent_was_late_to_its_end() -> None:
+    """A request cancelled before its first byte waited for us all its life."""
+    check = SelfCheck({"a": 1})
+    check.begin(0)
+    check.add(record(0, None, 50), scheduled=False)
+    check.end(50 * MS)
+    assert check.report()["client_limited"]
+
+
+async def test_several_spans_add_up() -> None:
+    """Rounds are watched one by one; the time between them is nobody's."""
+    check = SelfCheck({"a": 1})
+    for start in (0, 500):
+        check.begin(start * MS)
+        check.add(record(start, start, start + 100), scheduled=False)
+        check.end((start + 100) * MS)
+    assert check.report()["concurrency"]["a"]["achieved"] == pytest.approx(1.0)

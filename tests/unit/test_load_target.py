@@ -1,0 +1,62 @@
+"""Targets know their paths, headers and bodies."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import orjson
+import pytest
+
+from fairshare.errors import SpecError
+from fairshare.load.target import Target
+from fairshare.spec.scenario import Api
+from fairshare.spec.workload import Sampling
+from fairshare.workload.requests import PlannedRequest
+
+TARGET = Target(
+    "a", "s0", "http://h", "m", Api.COMPLETIONS, True, "sk-1", True, True, Sampling(), 1, 1
+)
+BOTH = PlannedRequest("1", "a", None, [1, 2], "text", 2, 5)
+
+
+@pytest.mark.parametrize(
+    ("api", "stream", "path"),
+    [
+        (Api.COMPLETIONS, True, "/v1/completions"),
+        (Api.CHAT, False, "/v1/chat/completions"),
+        (Api.TGI, True, "/generate_stream"),
+        (Api.TGI, False, "/generate"),
+    ],
+)
+def test_path_follows_protocol_and_streaming(api: Api, stream: bool, path: str) -> None:
+    """Each protocol has its endpoint; TGI has one for each way."""
+    assert replace(TARGET, api=api, stream=stream).path == path
+
+
+def test_key_is_in_the_header_and_not_in_the_representation() -> None:
+    """A target that is printed or logged does not tell its key."""
+    assert TARGET.headers()["Authorization"] == "Bearer sk-1"
+    assert "sk-1" not in repr(TARGET)
+    assert "Authorization" not in replace(TARGET, api_key=None).headers()
+
+
+def test_prompt_form_follows_what_the_server_takes() -> None:
+    """Token ids go to servers that take them, text to the others; text alone is sent as text."""
+    assert orjson.loads(TARGET.body(BOTH))["prompt"] == [1, 2]
+    assert orjson.loads(replace(TARGET, token_id_prompts=False).body(BOTH))["prompt"] == "text"
+    only_text = replace(BOTH, prompt_ids=None)
+    assert orjson.loads(TARGET.body(only_text))["prompt"] == "text"
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        replace(TARGET, token_id_prompts=False),
+        replace(TARGET, api=Api.CHAT),
+        replace(TARGET, api=Api.TGI),
+    ],
+)
+def test_missing_text_is_the_users_error(target: Target) -> None:
+    """Token ids alone cannot be sent where text is needed; the message names the request."""
+    with pytest.raises(SpecError, match=r"request 1.*text prompts"):
+        target.body(replace(BOTH, prompt_text=None))
