@@ -9,7 +9,7 @@ from fairshare.analysis.aggregate import Row, Setting, rows
 from fairshare.analysis.analyze import analyze
 from fairshare.analysis.model import Analysis, Drawn, Outcome
 from fairshare.analysis.summary import summary_csv, summary_json
-from fairshare.analysis.table import Table, tables
+from fairshare.analysis.table import Table, tables, visible
 from fairshare.analysis.verdict import Finding, findings
 from fairshare.records import CellStatus
 from fairshare.results import ResultStore, layout
@@ -98,12 +98,16 @@ def build_analysis(directory: Path, *, figures: bool, html: bool) -> BuiltAnalys
 
 def _outcomes(analysis: Analysis) -> list[Outcome]:
     found = [
-        Outcome(cell.result.id, cell.result.status.value, cell.result.reason)
+        Outcome(
+            visible(cell.result.id),
+            cell.result.status.value,
+            visible(cell.result.reason) if cell.result.reason else None,
+        )
         for cell in analysis.cells
     ]
     killed = CellStatus.INTERRUPTED.value
     found += [
-        Outcome(name, killed, "the run was killed while it was measured")
+        Outcome(visible(name), killed, "the run was killed while it was measured")
         for name in analysis.killed
     ]
     return found

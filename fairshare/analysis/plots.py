@@ -14,7 +14,7 @@ from fairshare.analysis.aggregate import Row, mode_label
 from fairshare.analysis.drawing import Panel, draw_curves, draw_panel
 from fairshare.analysis.frames import curves_frame, estimates_frame
 from fairshare.analysis.model import Analysis, CellAnalysis, Drawn
-from fairshare.analysis.style import Look, looks, panels, remove_old, save, themed
+from fairshare.analysis.style import Look, looks, panels, remove_old, save, themed, wrapped
 from fairshare.analysis.table import TOTAL
 from fairshare.analysis.timeline import draw_timeline
 from fairshare.records import Mode
@@ -178,7 +178,7 @@ def _grid(
     """Metrics down, tenants across."""
     frame, styles = subject.frame, subject.looks
     tenants = [*subject.tenants, *([TOTAL] if total or not subject.tenants else [])]
-    figure, grid = panels(len(metrics), len(tenants))
+    figure, grid = wrapped(len(metrics), len(tenants))
     for row, (metric, axis, factor) in zip(grid, metrics, strict=True):
         for axes, tenant in zip(row, tenants, strict=True):
             title = "all tenants" if tenant == TOTAL else tenant
@@ -192,7 +192,7 @@ def _grid(
 def _curves(subject: _Subject) -> Figure:
     frame = curves_frame(subject.busiest)
     tenants = subject.tenants
-    figure, grid = panels(2, len(tenants))
+    figure, grid = wrapped(2, len(tenants))
     for row, metric in zip(grid, ("ttft", "e2e"), strict=True):
         for axes, tenant in zip(row, tenants, strict=True):
             part = frame[(frame["tenant"] == tenant) & (frame["metric"] == metric)]

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from fairshare.analysis.aggregate import Setting
 from fairshare.analysis.model import Analysis, Drawn, Outcome
 from fairshare.analysis.summary import DEFINITIONS
-from fairshare.analysis.table import BEST, FEW, Table
+from fairshare.analysis.table import BEST, FEW, Table, visible
 from fairshare.analysis.verdict import Finding
 from fairshare.results import ResultStore
 from fairshare.results.files import read_bytes
@@ -48,13 +48,15 @@ def render(
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=lambda value: visible(value) if type(value) is str else value,
     )
+    environment.filters["width"] = _width
     environment.filters["inline"] = _inline
     return environment.get_template("report.html.j2").render(
         name=analysis.name,
         badges=_badges(analysis),
         tables=tables,
-        findings={setting.label: some for setting, some in findings},
+        findings={visible(setting.label): some for setting, some in findings},
         figures=figures,
         outcomes=outcomes,
         worked=sum(outcome.worked for outcome in outcomes),
@@ -102,6 +104,12 @@ def _facts(value: object, name: str = "") -> Iterator[tuple[str, str]]:
                 yield from _facts(inner, f"{name}[{number}]")
     elif value is not None:
         yield name, str(value)
+
+
+def _width(figure: Drawn) -> int:
+    """Width on the page in CSS pixels: text has one size in all figures."""
+    pixels = int.from_bytes(read_bytes(figure.png)[16:20], "big")  # PNG's first chunk
+    return round(pixels * 0.62)
 
 
 def _inline(figure: Drawn) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from fairshare.analysis.model import Drawn
+from fairshare.analysis.table import visible
 from fairshare.records import Mode
 from fairshare.results.files import writing
 
@@ -36,6 +38,7 @@ _MARKERS = {
     Mode.MIG: "D",
 }
 _LINES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
+_COLUMNS = 3
 _RC: Any = {
     "svg.hashsalt": "fairshare",
     "svg.fonttype": "none",
@@ -91,6 +94,20 @@ def panels(
     return figure, [list(row) for row in grid]
 
 
+def wrapped(groups: int, count: int, *, height: float = 2.9) -> tuple[Figure, list[list[Axes]]]:
+    """A figure with ``count`` panels for each of ``groups``, at most three side by side."""
+    columns = 2 if count == 4 else min(count, _COLUMNS)
+    lines = math.ceil(count / columns)
+    figure, grid = panels(groups * lines, columns, height=height)
+    found = []
+    for group in range(groups):
+        places = [axes for row in grid[group * lines : (group + 1) * lines] for axes in row]
+        for axes in places[count:]:
+            axes.remove()
+        found.append(places[:count])
+    return figure, found
+
+
 def name_axes(axes: Axes, x: str, y: str, title: str = "") -> None:
     """Labels with units, and a title cut to what fits."""
     axes.set_xlabel(x)
@@ -101,7 +118,7 @@ def name_axes(axes: Axes, x: str, y: str, title: str = "") -> None:
 
 def short(text: str, length: int) -> str:
     """``text`` on one line of printable characters, cut in the middle if it is too long."""
-    text = "".join(c if c.isprintable() else "?" for c in text)
+    text = visible(text).replace("\n", " ")
     if len(text) <= length:
         return text
     head = (length - 1) // 2

@@ -61,6 +61,11 @@ class Table:
     rows: tuple[TableRow, ...]
 
 
+def visible(text: str) -> str:
+    """``text`` with what would steer a terminal or the direction of writing made visible."""
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def format_seconds(value: float) -> str:
     """``0.0501`` as ``50.1 ms``: three digits that count."""
     if value < 0:
@@ -125,13 +130,13 @@ def _table(setting: Setting, rows: Sequence[Row]) -> Table:
         for column in COLUMNS
         if column.metric not in _OPTIONAL or any(column.metric in row.estimates for row in rows)
     )
-    return Table(setting.label, columns, tuple(_row(row, columns) for row in rows))
+    return Table(visible(setting.label), columns, tuple(_row(row, columns) for row in rows))
 
 
 def _row(row: Row, columns: Sequence[Column]) -> TableRow:
     return TableRow(
-        mode=row.mode_label,
-        tenant=TOTAL if row.tenant is None else row.tenant,
+        mode=visible(row.mode_label),
+        tenant=TOTAL if row.tenant is None else visible(row.tenant),
         total=row.tenant is None,
         baseline=row.mode is Mode.EXCLUSIVE,
         figures=tuple(_figure(row, column) for column in columns),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import pandas as pd
@@ -11,13 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fairshare.analysis.frames import telemetry_frame
-from fairshare.analysis.style import name_axes, panels, short
+from fairshare.analysis.style import name_axes, short, wrapped
 from fairshare.records import CellResult
 from fairshare.results import StoredCell, layout
 from fairshare.units import NS_PER_S
 
 GPU_UTILISATION = "gpu_utilisation"
-_COLUMNS = 3
 _MOST_SERVERS = 6  # more are shown as the machine's line alone
 
 
@@ -39,13 +37,8 @@ def draw_timeline(cells: Sequence[tuple[str, StoredCell]]) -> Figure | None:
     ]
     if not kinds:
         return None
-    lines = math.ceil(len(cells) / _COLUMNS)
-    figure, grid = panels(len(kinds) * lines, min(len(cells), _COLUMNS), width=3.6, height=2.4)
-    for number, (frames, draw, axis) in enumerate(kinds):
-        places = [axes for row in grid[number * lines : (number + 1) * lines] for axes in row]
-        for axes in places[len(cells) :]:
-            axes.remove()
-        shown = places[: len(cells)]
+    figure, grid = wrapped(len(kinds), len(cells), height=2.4)
+    for shown, (frames, draw, axis) in zip(grid, kinds, strict=True):
         for axes, frame, (title, cell) in zip(shown, frames, cells, strict=True):
             if frame is not None:
                 draw(axes, frame)

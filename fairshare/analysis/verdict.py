@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fairshare.analysis.aggregate import HIGHER_IS_BETTER, Row, Setting, settings
-from fairshare.analysis.table import COLUMNS, Column
+from fairshare.analysis.table import COLUMNS, Column, visible
 from fairshare.records import Mode
 
 _GOALS = (
@@ -45,7 +45,7 @@ def _of_setting(setting: Setting, rows: Sequence[Row]) -> list[Finding]:
             continue
         for tenant in tenants[:_MOST_TENANTS]:
             own = [row for row in rivals if row.tenant == tenant]
-            made.append(_finding(own, metric, f"{goal} for {tenant}"))
+            made.append(_finding(own, metric, f"{goal} for {visible(tenant)}"))
     return [finding for finding in made if finding is not None]
 
 
