@@ -15,10 +15,12 @@ up after it. The lock falls with its holder, so a journal that can be locked has
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import itertools
 import json
 import os
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +32,7 @@ from fairshare.processes.identity import ProcessIdentity
 from fairshare.processes.segments import Segment
 
 FORMAT_VERSION = 1
+_STILLBORN_AFTER_S = 3600.0
 
 
 def runs_dir() -> Path:
@@ -88,6 +91,7 @@ class Journal:
         """
         path = runs_dir() / f"{header.run_id}.jsonl"
         hidden = path.with_name(f".{path.name}.new")
+        _forget_stillborn(path.parent)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW
         try:
             journal = cls(path, os.open(hidden, flags, 0o600))
@@ -228,6 +232,14 @@ def _parse_header(line: Mapping[str, Any]) -> RunHeader:
     owner = ProcessIdentity(**line["owner"])
     before = frozenset(Segment(name, inode) for name, inode in line["segments_before"])
     return RunHeader(line["run_id"], owner, line["host"], Path(line["private_dir"]), before)
+
+
+def _forget_stillborn(folder: Path) -> None:
+    """Remove what is left of runs that were killed before their journal had its name."""
+    for path in folder.glob(".*.jsonl.new"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > _STILLBORN_AFTER_S:
+                path.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

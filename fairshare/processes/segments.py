@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -41,15 +42,18 @@ def existing() -> set[Segment]:
 
 
 def held_by(pids: Iterable[int]) -> set[Segment]:
-    """Segments that these processes map or hold open now."""
-    found: set[Segment] = set()
+    """Segments that these processes map or hold open now.
+
+    They are told by inode: a named semaphore is made under another name and then linked to its
+    own, so its maker's memory map shows a deleted file.
+    """
+    by_inode = {segment.inode: segment for segment in existing()}
+    if not by_inode:
+        return set()
+    held: set[int] = set()
     for pid in pids:
-        for name in _mapped_names(pid) | _open_names(pid):
-            try:
-                found.add(Segment(name, (SHM / name).lstat().st_ino))
-            except OSError:
-                continue
-    return found
+        held |= _mapped_inodes(pid) | _open_inodes(pid)
+    return {by_inode[inode] for inode in held & by_inode.keys()}
 
 
 def remove_unheld(ours: Iterable[Segment]) -> list[str]:
@@ -61,28 +65,22 @@ def remove_unheld(ours: Iterable[Segment]) -> list[str]:
     return [segment.name for segment in candidates if segment not in held and segment.remove()]
 
 
-def _mapped_names(pid: int) -> set[str]:
+def _mapped_inodes(pid: int) -> set[int]:
     try:
         text = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return set()
-    marker = f" {SHM}/"
-    names = (line.partition(marker)[2] for line in text.splitlines() if marker in line)
-    return {name for name in names if not name.endswith(" (deleted)")}
+    # address permissions offset device inode path
+    return {int(line.split()[4]) for line in text.splitlines() if f" {SHM}/" in line}
 
 
-def _open_names(pid: int) -> set[str]:
-    folder = Path(f"/proc/{pid}/fd")
-    names = set()
+def _open_inodes(pid: int) -> set[int]:
+    inodes: set[int] = set()
     try:
-        descriptors = list(folder.iterdir())
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                if descriptor.readlink().parent == SHM:
+                    inodes.add(descriptor.stat().st_ino)
     except OSError:
-        return set()
-    for descriptor in descriptors:
-        try:
-            target = descriptor.readlink()
-        except OSError:
-            continue
-        if target.parent == SHM:
-            names.add(target.name)
-    return names
+        pass
+    return inodes

@@ -64,6 +64,18 @@ tell(f"{memory.name} {resource_tracker._resource_tracker._pid}")
 forever()
 """
 )
+# A semaphore shared with spawned processes has a name in /dev/shm as long as it lives.
+SEMAPHORE = (
+    _TELL
+    + """
+import multiprocessing
+from multiprocessing import resource_tracker
+lock = multiprocessing.get_context("spawn").Lock()
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+tell(f"sem.{lock._semlock.name[1:]} {resource_tracker._resource_tracker._pid}")
+forever()
+"""
+)
 
 
 def python(code: str, *arguments: str) -> list[str]:

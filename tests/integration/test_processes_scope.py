@@ -182,6 +182,17 @@ def test_the_reaper_removes_shared_memory_that_nobody_else_would(
         foreign.unlink()
 
 
+def test_a_process_goes_with_its_run_even_without_a_reaper(ready: Ready, tmp_path: Path) -> None:
+    """The kernel itself tells a child that its run was killed."""
+    owner = Owner(tmp_path, ready, {"children": [PLAIN]})
+    child = identify(int(ready.line()[0]))
+    assert child is not None
+    owner.reaper.signal(signal.SIGKILL)
+    assert_gone(owner.reaper)
+    owner.kill()
+    assert_gone(child)
+
+
 def test_the_reaper_does_not_mind_signals_meant_for_the_terminal(
     ready: Ready, tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ import pytest
 from processes_children import (
     DAEMON,
     PLAIN,
+    SEMAPHORE,
     SHARED_MEMORY,
     STUBBORN,
     UNLABELLED_CHILD,
@@ -29,6 +30,7 @@ from fairshare.processes.identity import identify
 from fairshare.processes.scope import RunScope, run_scope
 from fairshare.processes.segments import SHM
 from fairshare.processes.spawn import ManagedProcess
+from fairshare.processes.table import read_row
 
 
 @pytest.fixture
@@ -122,13 +124,16 @@ async def test_a_daemon_that_left_session_and_parent_is_ended(
 
 
 async def test_what_an_exited_leader_left_behind_is_ended(scope: RunScope, ready: Ready) -> None:
-    """Exit code 0 of the leader ends nothing: its daemon is found and ended by stop."""
+    """Exit code 0 ends nothing: the leader's daemon falls to us, and stop ends and reaps it."""
     process = await _spawn(scope, ready, python(DAEMON, "exit"))
     daemon = await ready.child()
     assert await process.wait() == 0
     assert process.tree() == [daemon.pid]
+    adopted = read_row(daemon.pid)
+    assert adopted is not None
+    assert adopted.ppid == os.getpid()
     await process.stop(grace_s=0.2)
-    assert not daemon.alive()
+    assert read_row(daemon.pid) is None
     assert process.returncode == 0
 
 
@@ -170,7 +175,9 @@ async def test_a_foreign_process_is_left_alone(scope: RunScope, ready: Ready) ->
     await foreign.wait()
 
 
-async def test_a_killed_process_leaves_no_shared_memory(scope: RunScope, ready: Ready) -> None:
+async def test_a_killed_process_leaves_no_shared_memory(
+    scope: RunScope, ready: Ready, told: list[dict[str, Any]]
+) -> None:
     """When a process must be killed, its resource tracker is spared and removes its segment."""
     process = await _spawn(scope, ready, python(SHARED_MEMORY))
     _, name, tracker = await asyncio.to_thread(ready.line)
@@ -179,13 +186,37 @@ async def test_a_killed_process_leaves_no_shared_memory(scope: RunScope, ready: 
     await process.stop(grace_s=0)
     assert not (SHM / name).exists()
     assert process.tree() == []
+    assert [e["pids"] for e in told if e["event"] == "process.sigkill"] == [[process.pid]]
 
 
+async def test_shared_memory_that_was_there_before_the_run_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ready: Ready
+) -> None:
+    """A segment that our process only used, and somebody else made before the run, is kept."""
+    monkeypatch.setenv("FAIRSHARE_STATE_DIR", str(tmp_path / "state"))
+    theirs = SHM / f"psm_theirs_{os.getpid()}"
+    theirs.write_bytes(b"x" * 4096)
+    code = (
+        f"{PLAIN.partition('tell(); forever()')[0]}held = open({str(theirs)!r}); tell(); forever()"
+    )
+    try:
+        async with run_scope(EventLog()) as scope:
+            first = await _spawn(scope, ready, python(code))
+            await ready.child()
+            await first.stop(grace_s=20)
+            await _spawn(scope, ready, python(code))
+            await ready.child()
+        assert theirs.exists()
+    finally:
+        theirs.unlink()
+
+
+@pytest.mark.parametrize("code", [SHARED_MEMORY, SEMAPHORE], ids=["memory", "semaphore"])
 async def test_shared_memory_whose_tracker_died_is_removed(
-    scope: RunScope, ready: Ready, told: list[dict[str, Any]]
+    code: str, scope: RunScope, ready: Ready, told: list[dict[str, Any]]
 ) -> None:
     """With the tracker gone the segment would stay for ever; stop removes it and says so."""
-    process = await _spawn(scope, ready, python(SHARED_MEMORY))
+    process = await _spawn(scope, ready, python(code))
     _, name, tracker = await asyncio.to_thread(ready.line)
     identity = identify(int(tracker))
     assert identity is not None

@@ -114,6 +114,17 @@ def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
     assert Journal.lock(link) is None
 
 
+def test_a_journal_that_never_got_its_name_is_forgotten() -> None:
+    """What a run killed at its very start left is removed by a later run; a fresh one is not."""
+    old, fresh = (runs_dir() / f".{name}.jsonl.new" for name in ("old", "fresh"))
+    old.touch()
+    fresh.touch()
+    os.utime(old, (0, 0))
+    Journal.create(_header()).close()
+    assert not old.exists()
+    assert fresh.exists()
+
+
 def test_an_unwritable_state_folder_is_an_error_for_people(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
