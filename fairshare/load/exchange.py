@@ -108,7 +108,7 @@ class Exchange:
         ended; an answer that is complete stays good whatever became of its connection.
         """
         record, answer = self._record, self._reader.answer
-        record.finish_reason = answer.finish_reason
+        record.finish_reason = answer.finish_reason and _shown(answer.finish_reason)
         record.prompt_tokens = answer.prompt_tokens
         record.cached_tokens = answer.cached_tokens
         record.output_tokens = answer.output_tokens
@@ -119,7 +119,7 @@ class Exchange:
             record.error, text = failure
             if self._api_key:  # some servers quote the key that they refuse
                 text = text.replace(self._api_key, "***")
-            record.error_text = " ".join(text.split())[:MAX_TEXT]
+            record.error_text = _shown(text)
 
     def _http_failure(self) -> tuple[ErrorKind, str] | None:
         status = self._record.status
@@ -142,6 +142,12 @@ class Exchange:
         if failure is None or failure[0] is ErrorKind.SERVER_ERROR:
             return failure
         return broke
+
+
+def _shown(text: str) -> str:
+    """One line that is safe to print and to store, whatever a server put into it."""
+    printable = "".join(char if char.isprintable() else " " for char in text[: 4 * MAX_TEXT])
+    return " ".join(printable.split())[:MAX_TEXT]
 
 
 async def perform(lane: Lane, body: bytes, record: RequestRecord, origin_ns: int) -> None:

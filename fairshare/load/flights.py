@@ -79,7 +79,7 @@ class Flights:
         on_done: Callable[[RequestRecord], None] | None,
     ) -> None:
         self.active.discard(task)
-        if record.end_ns is None:
+        if record.end_ns is None:  # it was cancelled before its first step
             record.end_ns = time.monotonic_ns() - self.origin_ns
             record.error, record.error_text = ErrorKind.UNFINISHED, UNFINISHED_TEXT
         if record.phase is Phase.MEASURE:

@@ -173,6 +173,21 @@ async def test_key_that_a_server_quotes_is_hidden_before_the_text_is_cut() -> No
     assert "sk-" not in (record.error_text or "")
 
 
+async def test_what_a_server_says_is_safe_to_print_and_to_store() -> None:
+    """Control characters and bytes that are no text reach neither terminal nor file."""
+
+    def script(receiver: Receiver) -> None:
+        receiver.on_headers(ORIGIN_NS, 200, "text/\udcff\x1b[31mhtml")
+        receiver.on_data(ORIGIN_NS + 10, b"\x1b]0;title\x07\xff page")
+        receiver.on_end(ORIGIN_NS + 20)
+
+    record = await record_of(script)
+    assert record.error is ErrorKind.BAD_RESPONSE
+    assert record.error_text is not None
+    assert record.error_text.isprintable()
+    assert orjson.loads(record.to_json())["error_text"] == record.error_text
+
+
 async def test_whole_answer_is_one_chunk() -> None:
     """Without streaming all tokens arrive together, at the end."""
 
