@@ -141,6 +141,9 @@ class Outcome:
     cell: str
     status: str
     reason: str | None
+    provenance: str | None = None
+    """Where its figures come from; None without figures."""
+    marks: tuple[str, ...] = ()
 
     @property
     def worked(self) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fairshare.analysis.aggregate import Row, Setting, rows
 from fairshare.analysis.analyze import analyze
-from fairshare.analysis.model import Analysis, Drawn, Outcome
+from fairshare.analysis.model import Analysis, CellAnalysis, Drawn, Outcome
 from fairshare.analysis.summary import summary_csv, summary_json
 from fairshare.analysis.table import Table, tables, visible
 from fairshare.analysis.verdict import Finding, findings
@@ -97,17 +97,21 @@ def build_analysis(directory: Path, *, figures: bool, html: bool) -> BuiltAnalys
 
 
 def _outcomes(analysis: Analysis) -> list[Outcome]:
-    found = [
-        Outcome(
-            visible(cell.result.id),
-            cell.result.status.value,
-            visible(cell.result.reason) if cell.result.reason else None,
-        )
-        for cell in analysis.cells
-    ]
+    found = [_outcome(cell) for cell in analysis.cells]
     killed = CellStatus.INTERRUPTED.value
     found += [
         Outcome(visible(name), killed, "the run was killed while it was measured")
         for name in analysis.killed
     ]
     return found
+
+
+def _outcome(cell: CellAnalysis) -> Outcome:
+    result = cell.result
+    return Outcome(
+        cell=visible(result.id),
+        status=result.status.value,
+        reason=visible(result.reason) if result.reason else None,
+        provenance=result.provenance.value if cell.tenants else None,
+        marks=tuple(mark.value for mark in cell.marks) if cell.tenants else (),
+    )

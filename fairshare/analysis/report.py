@@ -60,7 +60,6 @@ def render(
         figures=figures,
         outcomes=outcomes,
         worked=sum(outcome.worked for outcome in outcomes),
-        cells={cell.result.id: cell for cell in analysis.cells},
         commands=server_commands(store),
         facts=list(_facts(analysis.matrix))[:_MOST_FACTS],
         definitions=DEFINITIONS,
