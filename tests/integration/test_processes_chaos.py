@@ -109,7 +109,7 @@ def _assert_nothing_left(folder: Path, told: str) -> None:
     assert not (folder / "one").exists()
     assert not (folder / "two").exists()
     if told:
-        run_id, private_dir = told.split()
+        run_id, private_dir = told.splitlines()[0].split()
         assert labelled(run_id) == []
         assert not Path(private_dir).exists()
 

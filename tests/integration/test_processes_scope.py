@@ -26,7 +26,7 @@ from processes_children import (
 
 from fairshare.errors import FairshareError
 from fairshare.events import EventLog
-from fairshare.processes.clean import find_dead_runs
+from fairshare.processes.clean import find_dead_runs, undo
 from fairshare.processes.identity import identify
 from fairshare.processes.journal import read_state, runs_dir
 from fairshare.processes.labelled import labelled
@@ -191,6 +191,9 @@ def test_a_process_goes_with_its_run_even_without_a_reaper(ready: Ready, tmp_pat
     assert_gone(owner.reaper)
     owner.kill()
     assert_gone(child)
+    for run in find_dead_runs():
+        undo(run, dry_run=False)
+    assert not owner.private_dir.exists()
 
 
 def test_the_reaper_does_not_mind_signals_meant_for_the_terminal(
