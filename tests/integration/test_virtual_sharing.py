@@ -17,7 +17,9 @@ from fairshare.virtual.board import Board, Entry
 from fairshare.virtual.driver import install
 from fairshare.virtual.telemetry import BoardSampler
 
-HALF = ("--gpu-memory-utilization", "0.45")
+# A step of a large model is nearly all weights, so it hardly depends on the tokens so far.
+LARGE = ("--model", "qwen3-4b")
+HALF = (*LARGE, "--gpu-memory-utilization", "0.45")
 
 
 @pytest.fixture
@@ -86,7 +88,7 @@ async def test_mig_servers_do_not_notice_each_other(gpu: dict[str, str]) -> None
     assert tool(gpu, "nvidia-smi", "mig", "-i", "0", "-cgi", "9,9", "-C")[0] == 0
     uuids = re.findall(r"MIG-[0-9a-f-]+", tool(gpu, "nvidia-smi", "-L")[1])
     env = [{**gpu, "CUDA_VISIBLE_DEVICES": uuid} for uuid in uuids]
-    with server(env=env[0]) as one, server(env=env[1]) as two:
+    with server(*LARGE, env=env[0]) as one, server(*LARGE, env=env[1]) as two:
         assert {r["device_uuid"] for r in reports(state(gpu))} == set(uuids)
         assert {r["sharing"] for r in reports(state(gpu))} == {"mig"}
         with Board(state(gpu) / "board") as board:
