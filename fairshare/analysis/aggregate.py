@@ -194,7 +194,12 @@ def _marked(row: Row, others: list[Row]) -> Row:
 
 
 def _beats(row: Row, other: Row, name: str, *, higher: bool) -> bool:
-    """Whether ``row`` is better than ``other`` with intervals that do not overlap."""
+    """Whether ``row`` is better than ``other`` with intervals that do not overlap.
+
+    The P99 of a few requests of one run is close to their largest: no interval helps there.
+    """
+    if "p99" in name and any(r.few_for_p99 and r.repetitions == 1 for r in (row, other)):
+        return False
     mine, theirs = row.estimates.get(name), other.estimates.get(name)
     if mine is None or theirs is None or mine.interval is None or theirs.interval is None:
         return False

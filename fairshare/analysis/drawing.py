@@ -96,6 +96,8 @@ def _bars(axes: Axes, frame: pd.DataFrame, looks: Mapping[str, Look]) -> None:
     if sum(map(len, shown)) > 26:
         axes.tick_params(axis="x", labelrotation=25)
     axes.margins(y=0.16)
+    side = max(0.5, (3 - len(shown)) / 2)  # one or two bars do not fill the panel
+    axes.set_xlim(-side, len(shown) - 1 + side)
 
 
 def _reach(frame: pd.DataFrame) -> Floats:

@@ -147,7 +147,7 @@ def _metrics(
         tokens_per_chunk=float(successes.chunk_tokens.sum()) / chunks if chunks else None,
         intervals=_intervals(samples, events, window, slo),
         curves={
-            kind: tuple(np.quantile(samples[kind], CURVE).tolist())
+            kind: tuple(np.quantile(samples[kind], CURVE, method="inverted_cdf").tolist())
             for kind in ("ttft", "e2e")
             if len(samples[kind])
         },

@@ -67,7 +67,7 @@ def _draw_host(axes: Axes, frame: pd.DataFrame) -> None:
         )  # fmt: skip
     axes.set_ylim(bottom=0)
     if lines:
-        axes.legend(loc="lower right", framealpha=0.8, handlelength=1.6, fontsize=7.5)
+        axes.legend(loc="best", framealpha=0.8, handlelength=1.6, fontsize=7.5)
 
 
 def _draw_gpu(axes: Axes, frame: pd.DataFrame) -> None:

@@ -27,6 +27,8 @@ class Finding:
     mode: str
     value: str
     certain: bool
+    one_run: bool = False
+    """Whether a single run is all there is to tell from."""
 
 
 def findings(rows: Sequence[Row]) -> list[tuple[Setting, list[Finding]]]:
@@ -57,4 +59,10 @@ def _finding(rows: list[Row], metric: str, goal: str) -> Finding | None:
     value, best = pick(measured, key=lambda pair: pair[0])
     if all(other == value for other, _ in measured):
         return Finding(goal, "all modes alike", _BY_METRIC[metric].form(value), certain=True)
-    return Finding(goal, best.mode_label, _BY_METRIC[metric].form(value), metric in best.best)
+    return Finding(
+        goal,
+        best.mode_label,
+        _BY_METRIC[metric].form(value),
+        metric in best.best,
+        best.repetitions == 1,
+    )

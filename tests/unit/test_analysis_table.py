@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from fairshare.analysis.aggregate import Estimate, Row, Setting, _with_best
@@ -110,3 +112,16 @@ def test_one_mode_alone_wins_nothing() -> None:
     (row,) = _with_best([_row(Mode.MPS, 1, 1, 1, "jain")])
     assert row.best == frozenset()
     assert findings([row]) == []
+
+
+@pytest.mark.parametrize(("repetitions", "best"), [(1, set()), (3, {"logical"})])
+def test_a_p99_of_few_requests_of_one_run_wins_nothing(repetitions: int, best: set[str]) -> None:
+    """The largest of a few values is no evidence, unless runs repeat it."""
+    rows = [
+        replace(row, few_for_p99=True, repetitions=repetitions)
+        for row in (
+            _row(Mode.LOGICAL, 1, 0.9, 1.1, "ttft_p99_s"),
+            _row(Mode.MPS, 2, 1.9, 2.1, "ttft_p99_s"),
+        )
+    ]
+    assert {row.label for row in _with_best(rows) if row.best} == best
