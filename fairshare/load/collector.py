@@ -20,4 +20,3 @@ def collection_paused() -> Iterator[None]:
         if was_enabled:
             gc.enable()
         gc.unfreeze()
-        gc.collect()

@@ -13,6 +13,7 @@ from fairshare.load.ahead import RequestQueue
 from fairshare.load.aiohttp_transport import AiohttpTransport
 from fairshare.load.collector import collection_paused
 from fairshare.load.conductor import Conductor
+from fairshare.load.descriptors import allow_many_connections
 from fairshare.load.flights import Flights, Sink
 from fairshare.load.lane import Lane
 from fairshare.load.selfcheck import SelfCheck
@@ -73,6 +74,7 @@ async def drive(
         SpecError: a request has no prompt in the form that its server takes.
         Exception: whatever ``sink`` raised, after everything was stopped.
     """
+    allow_many_connections()
     check = SelfCheck({load.tenant.name: load.concurrency for load in loads})
     flights = Flights(sink, check)
     async with AsyncExitStack() as stack:

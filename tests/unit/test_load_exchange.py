@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -171,6 +172,39 @@ async def test_key_that_a_server_quotes_is_hidden_before_the_text_is_cut() -> No
     quote = b'{"error":{"message":"' + b"x" * (MAX_TEXT - 8) + b' sk-1 is wrong"}}'
     record = await record_of(streamed(quote, status=401))
     assert "sk-" not in (record.error_text or "")
+
+
+async def test_damaged_streams_never_become_our_own_fault() -> None:
+    """2,000 streams with flipped, lost and doubled bytes: each is good or has a server's kind."""
+    rng = random.Random(3)
+    whole = event(choices=[{"text": "x"}]) + FIRST + b": ping\n\n" + LAST + COUNT + DONE
+    kinds = set()
+    for _ in range(2000):
+        stream = bytearray(whole)
+        for _ in range(rng.randint(1, 6)):
+            place = rng.randrange(len(stream))
+            match rng.randrange(3):
+                case 0:
+                    stream[place] = rng.randrange(256)
+                case 1:
+                    del stream[place : place + rng.randint(1, 20)]
+                case _:
+                    stream[place:place] = stream[place : place + rng.randint(1, 60)]
+        cut = rng.randrange(len(stream))
+        record = await record_of(streamed(bytes(stream[:cut]), bytes(stream[cut:])))
+        kinds.add(record.error)
+        assert record.end_ns is not None
+        assert len(record.chunk_ns) == len(record.chunk_tokens)
+        assert RequestRecord.from_mapping(orjson.loads(record.to_json())) == record
+    assert kinds <= {
+        None,
+        ErrorKind.BAD_RESPONSE,
+        ErrorKind.INCOMPLETE,
+        ErrorKind.NO_USAGE,
+        ErrorKind.SERVER_ERROR,
+        ErrorKind.ABORTED,
+    }
+    assert {None, ErrorKind.BAD_RESPONSE, ErrorKind.INCOMPLETE} <= kinds
 
 
 async def test_what_a_server_says_is_safe_to_print_and_to_store() -> None:

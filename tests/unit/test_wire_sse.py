@@ -91,12 +91,12 @@ def test_single_bytes_give_the_same_events() -> None:
     assert split(*(bytes([byte]) for byte in STREAM)) == EVENTS
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(8))
 def test_mutated_streams_agree_with_the_reference(seed: int) -> None:
-    """2,000 damaged streams, cut at random, give what the standard's algorithm gives."""
+    """20,000 damaged streams, cut at random, give what the standard's algorithm gives."""
     rng = random.Random(seed)
     alphabet = b'\n\r :dat{}"x\x00\xff'
-    for _ in range(500):
+    for _ in range(2500):
         stream = bytearray(STREAM)
         for _ in range(rng.randint(1, 12)):
             place = rng.randrange(len(stream))
