@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
+import os
 import re
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +75,15 @@ def engine_options(launcher: Launcher, python: str) -> list[EngineOption]:
 def _ask_engine(facts: EngineFacts) -> Any:
     argv = [facts.python, "-I", str(_PROBE)]
     try:
-        done = subprocess.run(argv, capture_output=True, timeout=_PROBE_TIMEOUT_S, check=False)
+        # Importing the engine leaves folders in TMPDIR.
+        with tempfile.TemporaryDirectory(prefix="fs-probe-") as folder:
+            done = subprocess.run(
+                argv,
+                env={**os.environ, "TMPDIR": folder},
+                capture_output=True,
+                timeout=_PROBE_TIMEOUT_S,
+                check=False,
+            )
         if done.returncode == 0:
             return json.loads(done.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
