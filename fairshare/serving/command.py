@@ -85,14 +85,12 @@ def server_command(
         *_engine_arguments(launcher, values),
         *adapter_arguments(launcher, slot),
     ]
-    chosen = _ours(launcher, model, run_dir)
-    if cache is not None:
-        chosen |= cache.env(caller)
-    for name, text in launcher.env.items():
-        value = fill(text, values)
-        if value is not None:
-            chosen[name] = value
-    chosen |= slot.env
+    chosen = {
+        **_ours(launcher, model, run_dir),
+        **(cache.env(caller) if cache is not None else {}),
+        **_filled(launcher.env, values),
+        **slot.env,
+    }
     secrets = [launcher.api_key_env] if launcher.api_key_env else []
     # A server that cannot be told a name is asked for by the path it was started with.
     named = uses(launcher, "served_model")
@@ -111,6 +109,12 @@ def _ours(launcher: Launcher, model: ModelFacts, run_dir: Path) -> dict[str, str
     if launcher.engine is not Engine.VIRTUAL and Path(model.path).is_absolute():
         env |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}  # the model is already here
     return env
+
+
+def _filled(env: Mapping[str, str], values: Mapping[str, str | None]) -> dict[str, str]:
+    """The launcher's variables; one whose value is not set in this slot is left out."""
+    filled = {name: fill(text, values) for name, text in env.items()}
+    return {name: value for name, value in filled.items() if value is not None}
 
 
 def _engine_arguments(launcher: Launcher, values: Mapping[str, str | None]) -> Iterator[str]:

@@ -205,7 +205,8 @@ async def _start(
 
 def _make_folders(one: _Planned, command: ServerCommand, log_dir: Path) -> None:
     log_dir.mkdir(parents=True, exist_ok=True)
-    (log_dir / f"{one.slot.name}.cmd").write_text(command.shown() + "\n", "utf-8")
+    cores = f"# bound to CPU cores {one.slot.cpu_set}\n" if one.slot.cpu_set else ""
+    (log_dir / f"{one.slot.name}.cmd").write_text(f"{cores}{command.shown()}\n", "utf-8")
     # Made again if an earlier deployment of this run had a slot of this name.
     one.run_dir.mkdir(mode=0o700, exist_ok=True)
     if one.cache is not None:

@@ -105,23 +105,12 @@ class Server:
         self._emit("server.starting", port=command.port, cold=self.cold)
         started_s = time.monotonic()
         self._session = new_session()
+        env = {**command.env, **secrets}
         try:
             self.process = await ManagedProcess.spawn(
-                self.name,
-                command.argv,
-                env={**command.env, **secrets},
-                log_path=log_path,
-                scope=scope,
-                cpu_set=cpu_set,
+                self.name, command.argv, env=env, log_path=log_path, scope=scope, cpu_set=cpu_set
             )
-            await wait_until_ready(
-                self.process,
-                self._session,
-                self.launcher,
-                base_url=self.base_url,
-                served_model=self.served_model,
-                api_key=self.api_key,
-            )
+            await self._until_ready(self.process, self._session)
         except NeverReadyError as error:
             self._fail(str(error), "server.failed")
             diagnosis = self.diagnosis()
@@ -133,7 +122,6 @@ class Server:
             raise
         self.start_s = time.monotonic() - started_s
         self.state = ServerState.READY
-        self.process.note_segments()
         self._watcher = asyncio.create_task(self._watch(self.process, self._session))
         self._emit(
             "server.ready", start_s=round(self.start_s, 3), cold=self.cold, pid=self.process.pid
@@ -172,6 +160,17 @@ class Server:
             hint = KILLED_HINT
         where = f"the whole log is {self.process.log_path}"
         return ServerError(message, evidence=tail, hint=f"{hint}; {where}" if hint else where)
+
+    async def _until_ready(self, process: ManagedProcess, session: aiohttp.ClientSession) -> None:
+        await wait_until_ready(
+            process,
+            session,
+            self.launcher,
+            base_url=self.base_url,
+            served_model=self.served_model,
+            api_key=self.api_key,
+        )
+        process.note_segments()  # while it lives: who kills it later also kills its tidying
 
     async def _watch(self, process: ManagedProcess, session: aiohttp.ClientSession) -> None:
         """Wait until the process ends or says for a while that its engine is dead (503)."""
