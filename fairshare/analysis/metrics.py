@@ -136,22 +136,24 @@ def _metrics(
         output_tokens_per_s=rates["output"],
         total_tokens_per_s=rates["output"] + rates["prompt"],
         requests_per_s=rates["ended"],
-        latency={
-            kind: Latency(len(values), mean(values), *(percentile(values, p) for p in (50, 95, 99)))
-            for kind, values in samples.items()
-        },
+        latency={kind: _latency(values) for kind, values in samples.items()},
         slo_attainment=_share(slo.met, slo.asked),
         slo_attainment_send=_share(slo.met_from_send, slo.asked),
         goodput_per_s=slo.met / length if slo.configured else None,
         cached_share=_cached_share(successes),
         tokens_per_chunk=float(successes.chunk_tokens.sum()) / chunks if chunks else None,
         intervals=_intervals(samples, events, window, slo),
-        curves={
-            kind: tuple(np.quantile(samples[kind], CURVE, method="inverted_cdf").tolist())
-            for kind in ("ttft", "e2e")
-            if len(samples[kind])
-        },
+        curves={kind: _curve(samples[kind]) for kind in ("ttft", "e2e") if len(samples[kind])},
     )
+
+
+def _latency(values: Floats) -> Latency:
+    p50, p95, p99 = (percentile(values, percent) for percent in (50, 95, 99))
+    return Latency(len(values), mean(values), p50, p95, p99)
+
+
+def _curve(values: Floats) -> tuple[float, ...]:
+    return tuple(np.quantile(values, CURVE, method="inverted_cdf").tolist())
 
 
 class _Slo:

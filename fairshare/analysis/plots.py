@@ -103,6 +103,18 @@ def _subjects(
 
 def _figures(subject: _Subject) -> Iterator[tuple[str, str, str, Figure]]:
     """File name, title, caption and figure of everything that can be drawn of a subject."""
+    yield from _speed_figures(subject)
+    yield from _sharing_figures(subject)
+    if (timeline := _timeline(subject)) is not None:
+        yield (
+            "resources",
+            "Processor use over time",
+            "First repetition at the highest concurrency; the measured window is shaded.",
+            timeline,
+        )
+
+
+def _speed_figures(subject: _Subject) -> Iterator[tuple[str, str, str, Figure]]:
     yield (
         "throughput",
         "Throughput",
@@ -131,6 +143,9 @@ def _figures(subject: _Subject) -> Iterator[tuple[str, str, str, Figure]]:
             "concurrency; one line per repetition.",
             _curves(subject),
         )
+
+
+def _sharing_figures(subject: _Subject) -> Iterator[tuple[str, str, str, Figure]]:
     if any("jain" in row.estimates for row in subject.rows):
         yield (
             "fairness",
@@ -152,13 +167,6 @@ def _figures(subject: _Subject) -> Iterator[tuple[str, str, str, Figure]]:
                 ],
                 total=False,
             ),
-        )
-    if (timeline := _timeline(subject)) is not None:
-        yield (
-            "resources",
-            "Processor use over time",
-            "First repetition at the highest concurrency; the measured window is shaded.",
-            timeline,
         )
 
 

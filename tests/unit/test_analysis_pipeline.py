@@ -284,3 +284,16 @@ def test_build_stays_a_function_after_its_first_call(built: BuiltAnalysis, folde
 
     assert callable(fairshare.analysis.build)
     assert built.analysis.measured
+
+
+def test_gpu_samples_are_drawn_and_gaps_stay_gaps(tmp_path: Path) -> None:
+    """Where a GPU was sampled its use is shown, empty values left out."""
+    store = make_results(
+        tmp_path / "out", modes=[Mode.LOGICAL], concurrency=[1], repetitions=1, window_s=2.0
+    )
+    rows = ["t_s,gpu_utilisation,power_w", "0,0.5,", "1,,70", "2,0.75,71"]
+    (store.cells()[0].dir / layout.GPU).write_text("\n".join(rows) + "\n")
+    made = build(tmp_path / "out", figures=True, html=False)
+    (path,) = (path for path in made.figures if path.name.startswith("resources"))
+    assert "GPU utilisation (%)" in path.with_suffix(".svg").read_text()
+    assert made.report is None
