@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -36,7 +37,10 @@ class EventLog:
         """Record that ``event`` happened now."""
         entry = {"t": time.time(), "event": event, **fields}
         if self._file is not None:
-            os.write(self._file.fileno(), orjson.dumps(entry, default=str) + b"\n")
+            # A full disk must not keep us from putting the device back: the log has a gap then,
+            # and whoever writes results says that the disk is full.
+            with contextlib.suppress(OSError):
+                os.write(self._file.fileno(), orjson.dumps(entry, default=str) + b"\n")
         for listener in self._listeners:
             listener(entry)
 

@@ -226,7 +226,10 @@ def _execute(
             raise
     from fairshare.analysis import build
 
-    show_analysis(build(directory, figures=report, html=report))
+    try:
+        show_analysis(build(directory, figures=report, html=report))
+    except FairshareError as error:
+        raise failure or error from None
     if failure is not None:
         raise failure
     if outcome is None:

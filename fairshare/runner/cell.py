@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from fairshare.devices.telemetry import GpuSampler, record_gpu, record_hosts
-from fairshare.errors import FairshareError
+from fairshare.errors import FairshareError, StoppedEarlyError
 from fairshare.events import EventLog
 from fairshare.load.driver import DriveReport, drive
 from fairshare.records import (
@@ -23,6 +23,7 @@ from fairshare.records import (
     RequestRecord,
 )
 from fairshare.results import layout
+from fairshare.results.files import writing
 from fairshare.results.writer import CellWriter
 from fairshare.runner.loads import cell_load
 from fairshare.runner.plan import PlannedCell
@@ -130,8 +131,11 @@ async def run_cell(cell: PlannedCell, context: CellContext, writer: CellWriter) 
     result.started_at = time.time()
     account = Account()
     try:
-        await context.fleet.wait_idle(IDLE_TIMEOUT_S)
-        report = await _measure(cell, context, writer, account)
+        with writing(writer.dir):
+            await context.fleet.wait_idle(IDLE_TIMEOUT_S)
+            report = await _measure(cell, context, writer, account)
+    except StoppedEarlyError:
+        raise
     except FairshareError as error:
         result.status, result.reason = CellStatus.FAILED, str(error)
         return result

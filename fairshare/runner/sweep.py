@@ -21,6 +21,7 @@ from fairshare.events import EventLog
 from fairshare.processes.labelled import labelled
 from fairshare.processes.scope import RunScope, run_scope
 from fairshare.records import CellResult, CellStatus
+from fairshare.results.files import writing
 from fairshare.results.layout import SERVERS
 from fairshare.results.store import ResultStore
 from fairshare.results.writer import CellWriter
@@ -193,7 +194,8 @@ class Sweep:
             result.reason = "stopped at once by the user"
             self._close(writer, result)
             raise
-        logs.copy_new(writer.dir / SERVERS)
+        with writing(writer.dir):
+            logs.copy_new(writer.dir / SERVERS)
         self._close(writer, result)
 
     def _close(self, writer: CellWriter, result: CellResult) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import socket
 
 import pytest
-
 from conftest import Workplace
+
 from fairshare.processes.ports import free_port
 
 # What the user typed wrong -> what must be in the one message.
@@ -165,7 +165,7 @@ def test_a_server_that_answers_wrongly_fails_the_cell_by_kind(
 def test_a_server_that_dies_fails_its_cell_and_no_other(workplace: Workplace) -> None:
     """The diagnosis names it; servers are started again for the cells that remain."""
     launcher = workplace.fake_launcher(behaviour="die_after_requests", after=25, ttft_ms=20)
-    code, shown = _cpu(workplace, launcher, "--modes", "timeslice", "--concurrency", "8,1")
+    code, _shown = _cpu(workplace, launcher, "--modes", "timeslice", "--concurrency", "8,1")
     assert code == 1
     cells = workplace.cells("out")
     assert cells["brief_timeslice_c8_r1"].result.status.value == "failed"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 
 import orjson
-
 from conftest import Workplace
 
 MODES = ("exclusive", "logical", "timeslice", "mps", "mig")
@@ -87,7 +86,7 @@ def test_logical_with_two_models_is_infeasible(workplace: Workplace) -> None:
 
 
 def test_a_plan_changes_nothing(workplace: Workplace) -> None:
-    """plan prints cells, commands, environments and the time, and leaves no file."""
+    """Plan prints cells, commands, environments and the time, and leaves no file."""
     before = sorted(workplace.path.rglob("*"))
     done = workplace.run("plan", "brief.yaml", "--modes", "mps,mig", "--concurrency", "1,4")
     assert done.returncode == 0, done.stdout
