@@ -177,7 +177,7 @@ def _settle(matrix: Matrix, flags: Flags) -> tuple[Settings, RunPlan]:
     from fairshare.runner.settings import settle
 
     settings = settle(matrix, flags)
-    click.echo(f"device: {settings.device.name} ({settings.device_reason})")
+    click.echo(f"device: {settings.device_reason}")
     return settings, make_plan(settings)
 
 
