@@ -49,16 +49,19 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+_HELP = """Which way of sharing this GPU between my LLM tenants is fast, fair and isolated enough?
+
+\b
+fairshare matrix --modes logical,mps,mig     the whole comparison
+fairshare run noisy-neighbor --mode mps      a single cell
+fairshare plan --modes exclusive,mig         what would be done, and nothing else
+"""
+
+
+@click.group(cls=LazyGroup, help=_HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="fairshare")
 def cli() -> None:
-    r"""Which way of sharing this GPU between my LLM tenants is fast, fair and isolated enough?
-
-    \b
-    fairshare matrix --modes logical,mps,mig     the whole comparison
-    fairshare run noisy-neighbor --mode mps      a single cell
-    fairshare plan --modes exclusive,mig         what would be done, and nothing else
-    """
+    """The root of all commands."""
 
 
 def main() -> None:
