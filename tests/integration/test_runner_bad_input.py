@@ -8,9 +8,9 @@ from __future__ import annotations
 import socket
 
 import pytest
-from conftest import Workplace
 
 from fairshare.processes.ports import free_port
+from tests.workplace import Workplace
 
 # What the user typed wrong -> what must be in the one message.
 WRONG_FLAGS = [

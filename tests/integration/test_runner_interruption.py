@@ -10,7 +10,8 @@ from pathlib import Path
 from subprocess import Popen
 
 import pytest
-from conftest import Workplace
+
+from tests.workplace import Workplace
 
 Wait = Callable[[Popen[str], str], str]
 CLEAN_WITHIN_S = 10.0

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 
 import orjson
-from conftest import Workplace
+
+from tests.workplace import Workplace
 
 MODES = ("exclusive", "logical", "timeslice", "mps", "mig")
 
