@@ -33,6 +33,12 @@ class DeviceKind(StrEnum):
     EXTERNAL = "external"  # whatever runs behind somebody else's servers
 
 
+_OF_STARTED_SERVERS = (
+    *("python", "command", "args", "env", "ready_timeout_s", "stop_grace_s", "api_key_env"),
+    *("trust_remote_code", "kv_bytes"),
+)
+
+
 class Endpoint(Spec):
     """A server that somebody else runs."""
 
@@ -46,8 +52,10 @@ class Endpoint(Spec):
 class Launcher(Spec):
     """How one server process is started. ``{...}`` stand for values that fairshare fills in.
 
-    Placeholders: ``{python} {model} {served_model} {host} {port} {memory_bytes} {kv_bytes}
-    {cores} {threads} {slot} {run_dir}`` (``run_dir`` is private to the server and deleted).
+    Placeholders: ``{python} {model} {served_model} {host} {port} {slot} {run_dir}`` (private to the
+    server, and deleted), and of the server's share ``{memory_bytes} {memory_fraction}
+    {memory_utilization}`` (nine tenths of the memory that it sees), ``{kv_bytes}
+    {compute_fraction} {cores} {threads}``. An option whose value is not set in a share is left out.
     """
 
     format_version: int = Field(1, ge=1, le=1)
@@ -65,7 +73,7 @@ class Launcher(Spec):
     the bare flag, false its ``--no-`` form, null leaves it out."""
     env: dict[str, str] = {}
     """Environment variables, over an allow-list of the caller's."""
-    apis: list[Api] = [Api.COMPLETIONS]
+    apis: list[Api] = Field([Api.COMPLETIONS], min_length=1)
     """Protocols the server speaks; the first is the default."""
     health_path: str = "/health"
     models_path: str | None = "/v1/models"
@@ -88,8 +96,18 @@ class Launcher(Spec):
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if self.engine is Engine.EXTERNAL:
-            if self.command:
-                raise ValueError("an external launcher starts nothing: remove command")
-        elif not self.command:
+            fields = type(self).model_fields
+            idle = [n for n in _OF_STARTED_SERVERS if getattr(self, n) != fields[n].default]
+            if idle:
+                raise ValueError(f"an external launcher starts nothing: remove {', '.join(idle)}")
+            if not self.endpoints:
+                raise ValueError("endpoints are missing: where do the servers answer?")
+            return self
+        if not self.command:
             raise ValueError("command is missing")
+        if self.endpoints:
+            raise ValueError("endpoints are for engine external: remove them, or command")
+        texts = [*self.command, *self.env.values(), *map(str, self.args.values())]
+        if self.kv_bytes is not None and not any("{kv_bytes}" in text for text in texts):
+            raise ValueError("kv_bytes does nothing: no command, args or env mention {kv_bytes}")
         return self

@@ -57,10 +57,10 @@ class Tenant(Spec):
     @model_validator(mode="after")
     def _lengths_known(self) -> Self:
         if isinstance(self.arrival, TraceArrivals):
-            if self.output is not None or (
-                self.prompts is not None and not isinstance(self.prompts, SyntheticPrompts)
-            ):
-                raise ValueError("a trace brings its own prompt and output lengths")
+            if self.output is not None or self.prompts is not None:
+                raise ValueError(
+                    "a trace brings its own prompt and output lengths: remove prompts and output"
+                )
             return self
         if self.prompts is None:
             raise ValueError("prompts are missing (only a trace brings its own)")

@@ -166,10 +166,8 @@ class _Rate(Spec):
     @property
     def per_s(self) -> float:
         """Requests per second."""
-        if self.rate_per_s is not None:
-            return self.rate_per_s
-        assert self.rate_per_min is not None  # noqa: S101  (the validator saw to it)
-        return self.rate_per_min / 60
+        # The validator saw to it that one of them is given; neither can be 0.
+        return self.rate_per_s or (self.rate_per_min or 0.0) / 60
 
 
 class ClosedLoop(Spec):

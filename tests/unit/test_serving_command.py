@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from fairshare.errors import SpecError
 from fairshare.serving.caches import CompileCache
 from fairshare.serving.command import ServerCommand, server_command
 from fairshare.serving.models import ModelFacts
+from fairshare.serving.placeholders import values_of
 from fairshare.sharing.plan import Slot
 from fairshare.spec.launcher import Launcher
 from fairshare.spec.loading import load_launcher
@@ -55,8 +57,16 @@ def _pairs(command: ServerCommand) -> dict[str, str]:
 )
 def test_args_become_flags(args: dict[str, Any], expected: list[str]) -> None:
     """Each kind of value becomes the flag form that the launcher's schema states."""
-    command = _command(_launcher(args=args, kv_bytes=64), memory_fraction=0.5)
+    kv_bytes = 64 if "kv" in args else None
+    command = _command(_launcher(args=args, kv_bytes=kv_bytes), memory_fraction=0.5)
     assert list(command.argv[3:]) == expected
+
+
+def test_the_schema_names_every_placeholder() -> None:
+    """The launcher's description, which editors show, lists all placeholders and no others."""
+    slot = Slot(name="a", tenants=("a",), model="m")
+    values = values_of(_launcher(), slot, MODEL, port=1, run_dir=Path(), python="python")
+    assert set(re.findall(r"\{([a-z_]+)\}", Launcher.__doc__ or "")) == set(values)
 
 
 def test_vllm_cpu_gets_its_share() -> None:

@@ -9,7 +9,7 @@ import pytest
 from fairshare import assets
 from fairshare.errors import SpecError
 from fairshare.spec.launcher import Launcher
-from fairshare.spec.loading import SPECS, load, load_scenario
+from fairshare.spec.loading import SPECS, load, load_launcher, load_scenario, validate
 from fairshare.spec.matrix import Matrix
 from fairshare.spec.scenario import Scenario
 
@@ -111,6 +111,40 @@ def test_tenants_need_names_of_their_own(tmp_path: Path) -> None:
 def test_a_launcher_must_start_something(tmp_path: Path) -> None:
     """A launcher without a command is refused, unless its servers are somebody else's."""
     assert "command is missing" in _error(tmp_path, "name: x\nengine: vllm\n", Launcher).message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("engine: external\nendpoints: {}\n", "endpoints are missing"),
+        ("engine: external\nargs: {dtype: auto}\n", "remove args"),
+        ("engine: external\napi_key_env: KEY\n", "remove api_key_env"),
+        ("engine: tgi\ncommand: [x]\napis: []\n", "at least 1 item"),
+        ("engine: tgi\ncommand: [x]\nendpoints: {a: {url: http://x}}\n", "engine external"),
+        ("engine: tgi\ncommand: [x]\nkv_bytes: 1G\n", "kv_bytes does nothing"),
+    ],
+)
+def test_a_launcher_says_nothing_in_vain(tmp_path: Path, text: str, message: str) -> None:
+    """A launcher's key that could have no effect is refused instead of being passed over."""
+    assert message in _error(tmp_path, f"name: x\n{text}", Launcher).message
+
+
+@pytest.mark.parametrize("name", ["external", "vllm-cpu"])
+def test_a_launcher_survives_being_written_out(name: str) -> None:
+    """A launcher read back from a cell's configuration, defaults written out, is the same one."""
+    launcher, _ = load_launcher(name)
+    assert validate(launcher.model_dump(mode="json"), Launcher) == launcher
+
+
+@pytest.mark.parametrize("extra", ["prompts", "output"])
+def test_a_trace_brings_its_own_lengths(tmp_path: Path, extra: str) -> None:
+    """Lengths beside a trace would be passed over in silence, so they are refused."""
+    length = {"prompts": "{kind: synthetic, tokens: {tokens: 8, kind: fixed}}"}
+    text = (
+        "name: x\ntenants:\n  - name: a\n    arrival: {kind: azure-trace, path: t.csv}\n"
+        f"    {extra}: {length.get(extra, '{kind: fixed, tokens: 8}')}\n"
+    )
+    assert "a trace brings its own" in _error(tmp_path, text).message
 
 
 def test_a_matrix_names_nothing_twice(tmp_path: Path) -> None:
