@@ -73,7 +73,9 @@ class Workplace:
         """The command line that runs fairshare."""
         return [sys.executable, "-m", "fairshare", *arguments]
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *arguments: str, timeout_s: float = TIMEOUT_S
+    ) -> subprocess.CompletedProcess[str]:
         """Run to the end; standard output and error together."""
         return subprocess.run(
             self.command(*arguments),
@@ -82,7 +84,7 @@ class Workplace:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=TIMEOUT_S,
+            timeout=timeout_s,
             check=False,
         )
 

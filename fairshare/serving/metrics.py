@@ -62,15 +62,21 @@ class MetricsScraper:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
         if self._file is not None:
-            self._file.close()
+            with self._file as file:
+                if exc_type is None:  # the counters at the end belong to the last interval
+                    async with new_session() as session:
+                        await self._all(session, file)
 
     async def _run(self, file: IO[bytes]) -> None:
         async with new_session() as session:
             due_s = time.monotonic()
             while True:
-                await asyncio.gather(*(self._one(session, s, file) for s in self._servers))
+                await self._all(session, file)
                 due_s = max(due_s + self._interval_s, time.monotonic())
                 await asyncio.sleep(due_s - time.monotonic())
+
+    async def _all(self, session: aiohttp.ClientSession, file: IO[bytes]) -> None:
+        await asyncio.gather(*(self._one(session, server, file) for server in self._servers))
 
     async def _one(self, session: aiohttp.ClientSession, server: Server, file: IO[bytes]) -> None:
         if server.launcher.metrics_path is None:
