@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import os
+import stat
 from pathlib import Path
 
-from fairshare.errors import SpecError
+from fairshare.errors import PreflightError, SpecError
 
 KINDS = {"scenario": "scenarios", "launcher": "launchers", "matrix": "matrix"}
 _PACKAGE = Path(__file__).resolve().parent
@@ -55,24 +56,52 @@ def find(kind: str, name: str) -> Path:
 
 
 def cache_dir() -> Path:
-    """Our own cache (made models, engine facts, compile caches), created 0700 when first used."""
-    base = os.environ.get("FAIRSHARE_CACHE_DIR")
-    if base:
-        path = Path(base)
-    else:
-        path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fairshare"
-    path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return path
+    """Our own cache (made models, engine facts, compile caches), made 0700 when first used.
+
+    Raises:
+        PreflightError: it cannot be made, or others could put something into it.
+    """
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return _private_dir("FAIRSHARE_CACHE_DIR", Path(base) / "fairshare")
 
 
 def state_dir() -> Path:
-    """Locks and journals of running experiments, 0700: what a later start needs to clean up."""
-    base = os.environ.get("FAIRSHARE_STATE_DIR")
-    if base:
-        path = Path(base)
-    elif os.geteuid() == 0:
-        path = Path("/run/fairshare")
+    """Locks and journals of running experiments, 0700: what a later start needs to clean up.
+
+    Raises:
+        PreflightError: it cannot be made, or others could put something into it.
+    """
+    if os.geteuid() == 0:
+        usual = Path("/run/fairshare")
     else:
-        path = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "fairshare"
-    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
+        usual = Path(base) / "fairshare"
+    return _private_dir("FAIRSHARE_STATE_DIR", usual)
+
+
+def _private_dir(variable: str, usual: Path) -> Path:
+    """The folder that a variable names, else the usual one.
+
+    What lies in it is run: undo commands of journals, compiled code of engines. So nobody else may
+    own it or write to it, and a link could lead to where somebody else does.
+    """
+    path = Path(os.environ.get(variable) or usual).expanduser().absolute()
+    hint = f"{variable} names another folder"
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        status = path.lstat()
+    except OSError as error:
+        raise PreflightError(
+            f"cannot make the folder {path}: {error.strerror}", hint=hint
+        ) from None
+    if stat.S_ISLNK(status.st_mode):
+        raise PreflightError(
+            f"{path} is a link, which is not followed", hint=f"{hint}: the one that is meant"
+        )
+    if status.st_uid not in (0, os.geteuid()):
+        raise PreflightError(f"the folder {path} belongs to somebody else", hint=hint)
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PreflightError(
+            f"others may write to the folder {path}", hint=f"chmod go-w {path}, or {hint}"
+        )
     return path
