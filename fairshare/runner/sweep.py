@@ -118,6 +118,7 @@ class Sweep:
             stack.callback(sampler.close)
         else:
             self.events.emit("telemetry.absent", reason=reason)
+            self.store.save_matrix({**self.store.matrix, "no_gpu_telemetry": reason})
         return {}, sampler
 
     async def _deploy(self, deployment: Deployment, stage: _Stage) -> None:
