@@ -68,13 +68,22 @@ async def record_gpu(
         return [] if taken is None else [astuple(taken)]
 
     try:
-        if not await asyncio.to_thread(rows):
-            yield "the GPU answers none of the queries"
+        if (reason := await _why_unreadable(rows)) is not None:
+            yield reason
             return
         async with _recording(path, GPU_COLUMNS, rows, epoch_ns, interval_s):
             yield None
     finally:
         sampler.close()
+
+
+async def _why_unreadable(read: Callable[[], list[Row]]) -> str | None:
+    """Take one reading; what keeps the GPU from being read, None if nothing does."""
+    try:
+        taken = await asyncio.to_thread(read)
+    except NvmlUnavailableError as error:  # it was there before: a GPU can fall off its bus
+        return str(error)
+    return None if taken else "the GPU answers none of the queries"
 
 
 @asynccontextmanager

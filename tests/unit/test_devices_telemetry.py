@@ -13,7 +13,7 @@ import pytest
 
 from fairshare.devices.host import HostReader
 from fairshare.devices.inventory import virtual_device
-from fairshare.devices.nvml import GpuSample
+from fairshare.devices.nvml import GpuSample, NvmlUnavailableError
 from fairshare.devices.telemetry import GPU_COLUMNS, gpu_sampler, record_gpu, record_hosts
 
 
@@ -82,6 +82,21 @@ async def test_without_readings_there_is_a_reason_and_no_file(
     async with record_gpu(sampler, path, 0, 0.01) as reason:
         assert reason
     assert not is_there(path)
+
+
+async def test_a_gpu_that_was_lost_is_a_reason_and_no_crash(tmp_path: Path) -> None:
+    """A GPU that answered when the run began and does not any more costs its file alone."""
+
+    class Lost(Scripted):
+        def sample(self) -> GpuSample | None:
+            raise NvmlUnavailableError("NVML does not know the GPU")
+
+    sampler = Lost(None)
+    path = tmp_path / "gpu.csv"
+    async with record_gpu(sampler, path, 0, 0.01) as reason:
+        assert reason == "NVML does not know the GPU"
+    assert not is_there(path)
+    assert sampler.closed
 
 
 def test_the_reason_for_no_sampler_is_said() -> None:
