@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from fairshare.errors import ServerError
+from fairshare.errors import ServerError, SpecError
 from fairshare.processes.ports import free_port, is_free
 from fairshare.processes.scope import RunScope
 from fairshare.serving.arguments import check_arguments
@@ -162,8 +162,10 @@ async def _plan(
 def _port_asked_for(launcher: Launcher, index: int) -> int | None:
     """``args.port`` and the following ones, None if it is ours to choose."""
     first = launcher.args.get("port")
-    if not isinstance(first, int):
+    if first is None:
         return None
+    if not isinstance(first, int) or isinstance(first, bool):
+        raise SpecError(f"args.port is {first!r}, which is not a port")
     check_port(first + index)
     return first + index
 

@@ -241,6 +241,15 @@ async def test_a_port_in_use_is_told_before_anything_starts(bench: Bench) -> Non
     assert "process.spawned" not in bench.names()
 
 
+@pytest.mark.parametrize("port", ["8000", True, 1.5])
+async def test_a_port_that_is_no_number_is_refused(bench: Bench, port: Any) -> None:
+    """A port written as text is an error of the input; it was asked for, so none is made up."""
+    with pytest.raises(SpecError, match=r"args\.port is .* which is not a port"):
+        async with bench.fleet(args={"port": port}):
+            pass
+    assert "process.spawned" not in bench.names()
+
+
 async def test_leftovers_are_an_error(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """What cannot be removed is told as an event and ends the deployment with an error."""
     monkeypatch.setattr("fairshare.serving.fleet.is_free", lambda port: False)
