@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fairshare.errors import PartitionError
+from fairshare.processes.cpus import parse_cpu_list
 from fairshare.sharing.plan import Slot
 
 PROC = Path("/proc")
@@ -44,15 +45,6 @@ def verify_affinity(slot: Slot, pids: Sequence[int], proc: Path = PROC) -> dict[
         "threads_seen": len(masks),
         "omp_num_threads": slot.threads if caps else None,
     }
-
-
-def parse_cpu_list(text: str) -> set[int]:
-    """``0-2,5`` as ``{0, 1, 2, 5}``."""
-    cpus: set[int] = set()
-    for part in text.strip().split(","):
-        first, _, last = part.partition("-")
-        cpus.update(range(int(first), int(last or first) + 1))
-    return cpus
 
 
 def _thread_masks(pid: int, proc: Path) -> Iterator[set[int]]:
