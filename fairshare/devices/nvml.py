@@ -53,7 +53,6 @@ class Gpu:
     sm_count: int | None
     architecture: str | None
     mig_capable: bool
-    mig_enabled: bool | None
     processes: tuple[GpuProcess, ...]
 
 
@@ -204,7 +203,6 @@ def _gpu(nvml: Any, index: int, handle: Any, driver: str | None) -> Gpu:
         sm_count=sm_count,
         architecture=_ARCHITECTURES.get(tuple(capability)) if capability else None,
         mig_capable=mig is not None,
-        mig_enabled=None if mig is None else bool(mig[0]),
         processes=tuple(_processes(nvml, handle)),
     )
 

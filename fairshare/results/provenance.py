@@ -32,11 +32,10 @@ def gather(
     launcher: Launcher | None = None,
     *,
     engine_version: str | None = None,
-    **more: Any,
 ) -> dict[str, Any]:
     """What must be known to judge or repeat the figures; unknown values are None.
 
-    Of the environment only an allow-list is kept. ``more`` is added as it is.
+    Of the environment only an allow-list is kept.
     """
     return {
         "fairshare": {"version": _version("fairshare"), **_git_state()},
@@ -57,7 +56,6 @@ def gather(
         if launcher is None
         else {"name": launcher.engine.value, "version": engine_version},
         "environment": {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
-        **more,
     }
 
 

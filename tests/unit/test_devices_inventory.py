@@ -22,7 +22,6 @@ def gpu(index: int, *, pids: tuple[int, ...] = ()) -> Gpu:
         sm_count=132,
         architecture="hopper",
         mig_capable=True,
-        mig_enabled=False,
         processes=tuple(GpuProcess(pid, None) for pid in pids),
     )
 

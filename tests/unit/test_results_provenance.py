@@ -14,10 +14,9 @@ def test_provenance_names_machine_software_and_device() -> None:
     """Everything needed to judge a figure is there and can be written as JSON."""
     device = Device(DeviceKind.VIRTUAL, "virtual:l4", "Simulated L4", 24 << 30)
     launcher = Launcher(name="v", engine=Engine.VIRTUAL, command=["x"])
-    facts = gather(device, launcher, engine_version="1.2", seed=7)
+    facts = gather(device, launcher, engine_version="1.2")
     assert facts["device"]["name"] == "Simulated L4"
     assert facts["engine"] == {"name": "virtual", "version": "1.2"}
-    assert facts["seed"] == 7
     assert facts["machine"]["memory_bytes"] > 1 << 20
     assert facts["packages"]["numpy"]
     assert orjson.loads(orjson.dumps(facts)) == facts
