@@ -49,7 +49,7 @@ class Watchdog:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        assert self._handle is not None and self._task is not None  # noqa: S101
+        assert self._handle is not None and self._task is not None  # noqa: S101  (entered)
         self._handle.cancel()
         if self._fired is None:
             return
@@ -75,5 +75,5 @@ class Watchdog:
 
     def _fire(self, kind: ErrorKind, text: str) -> None:
         self._fired = TransportError(kind, text)
-        assert self._task is not None  # noqa: S101
+        assert self._task is not None  # noqa: S101  (entered)
         self._task.cancel()

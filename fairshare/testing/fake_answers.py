@@ -12,6 +12,21 @@ from fairshare.testing.behaviour import Behaviour, Kind
 
 DEFAULT_MAX_TOKENS = 16
 HUGE_LINE_BYTES = 8 << 20
+# What an engine's metrics page says of the state here, and of what cannot change here.
+METRICS = """\
+# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{{engine="0",model_name="{model}"}} {running}
+# TYPE vllm:num_requests_waiting gauge
+vllm:num_requests_waiting{{engine="0",model_name="{model}"}} {waiting}
+# TYPE vllm:kv_cache_usage_perc gauge
+vllm:kv_cache_usage_perc{{engine="0",model_name="{model}"}} 0.0
+# TYPE vllm:num_preemptions_total counter
+vllm:num_preemptions_total{{engine="0",model_name="{model}"}} 0
+# TYPE vllm:prompt_tokens_total counter
+vllm:prompt_tokens_total{{engine="0",model_name="{model}"}} {prompt_tokens}
+# TYPE vllm:generation_tokens_total counter
+vllm:generation_tokens_total{{engine="0",model_name="{model}"}} {generation_tokens}
+"""
 
 
 class BadRequestError(ValueError):

@@ -23,6 +23,7 @@ from aiohttp import web
 from fairshare.testing.behaviour import Behaviour, Kind
 from fairshare.testing.fake_answers import (
     HUGE_LINE_BYTES,
+    METRICS,
     Asked,
     BadRequestError,
     asked_openai,
@@ -33,21 +34,6 @@ from fairshare.testing.fake_answers import (
 )
 
 _PAGE = "<html><body>It works!</body></html>"
-# What an engine's metrics page says of the state here, and of what cannot change here.
-_METRICS = """\
-# TYPE vllm:num_requests_running gauge
-vllm:num_requests_running{{engine="0",model_name="{model}"}} {running}
-# TYPE vllm:num_requests_waiting gauge
-vllm:num_requests_waiting{{engine="0",model_name="{model}"}} {waiting}
-# TYPE vllm:kv_cache_usage_perc gauge
-vllm:kv_cache_usage_perc{{engine="0",model_name="{model}"}} 0.0
-# TYPE vllm:num_preemptions_total counter
-vllm:num_preemptions_total{{engine="0",model_name="{model}"}} 0
-# TYPE vllm:prompt_tokens_total counter
-vllm:prompt_tokens_total{{engine="0",model_name="{model}"}} {prompt_tokens}
-# TYPE vllm:generation_tokens_total counter
-vllm:generation_tokens_total{{engine="0",model_name="{model}"}} {generation_tokens}
-"""
 
 
 @dataclass(slots=True)
@@ -165,7 +151,7 @@ class FakeServer:
         return web.Response(status=200 if ready else 503)
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        text = _METRICS.format(
+        text = METRICS.format(
             model=self.model,
             running=self.running,
             waiting=self.waiting,
