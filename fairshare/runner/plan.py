@@ -92,7 +92,8 @@ def make_plan(settings: Settings, driver_env: Mapping[str, str] | None = None) -
         for group in _groups(settings):
             try:
                 plan = _partitioner(settings, group.mode, driver_env).plan(
-                    settings.device, [_demand(settings, tenant) for tenant in group.tenants]
+                    settings.device,
+                    [_demand(settings, tenant, group.base_dir) for tenant in group.tenants],
                 )
                 check_servers(settings, plan)
             except InfeasibleError as error:
@@ -133,8 +134,9 @@ def _partitioner(
     )
 
 
-def _demand(settings: Settings, tenant: Tenant) -> TenantDemand:
-    return TenantDemand(tenant.name, settings.model_of(tenant), tenant.adapter, tenant.share)
+def _demand(settings: Settings, tenant: Tenant, base_dir: Path) -> TenantDemand:
+    adapter = tenant.adapter and str((base_dir / Path(tenant.adapter).expanduser()).resolve())
+    return TenantDemand(tenant.name, settings.model_of(tenant), adapter, tenant.share)
 
 
 def _groups(settings: Settings) -> Iterator[_Group]:

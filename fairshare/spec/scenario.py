@@ -37,7 +37,7 @@ class Tenant(Spec):
     model: str | None = None
     """A path or name; without it, the run's ``--model``."""
     adapter: str | None = None
-    """Path of a LoRA adapter that this tenant uses on top of its model."""
+    """Folder of a LoRA adapter on top of the model; relative to the scenario's file."""
     api: Api | None = None
     """Protocol; without it, the launcher's first."""
     stream: bool = True
