@@ -9,7 +9,14 @@ import numpy as np
 
 from fairshare.analysis.arrays import ERROR_KINDS, Floats, Mask, Requests, sum_between
 from fairshare.analysis.model import CURVE, LATENCIES, VIEWS, Latency, TenantMetrics
-from fairshare.analysis.stats import Interval, bootstrap, mean, percentile, t_interval, wilson
+from fairshare.analysis.stats import (
+    Interval,
+    mean,
+    percentile,
+    percentile_intervals,
+    t_interval,
+    wilson,
+)
 
 Window = tuple[float, float]
 _BATCHES = 20  # batches of the window whose means give the interval of a rate
@@ -200,7 +207,8 @@ def _intervals(
 ) -> dict[str, Interval]:
     found: dict[str, Interval | None] = {}
     for name in ("ttft", "tpot", "e2e"):
-        found[f"{name}_p50_s"], found[f"{name}_p99_s"] = bootstrap(samples[name], (50, 99))
+        p50, p99 = percentile_intervals(samples[name], (50, 99))
+        found |= {f"{name}_p50_s": p50, f"{name}_p99_s": p99}
     # Rates of equal parts of the window: nearly independent values of the same mean.
     edges = np.linspace(*window, _BATCHES + 1)
     rates = {

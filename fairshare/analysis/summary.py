@@ -35,8 +35,8 @@ DEFINITIONS = {
     "slowdown": "latency when sharing / latency of the same tenant alone (exclusive), "
     "same repetition",
     "percentile": "linear interpolation between order statistics",
-    "interval": "95 %: across repetitions Student's t; within one run a circular block bootstrap "
-    "(latency), batch means (rates, jain), Wilson (attainment)",
+    "interval": "95 %: across repetitions Student's t; within one run order statistics and "
+    "a circular block bootstrap (latency), batch means (rates, jain), Wilson (attainment)",
 }
 
 

@@ -7,9 +7,10 @@ import pytest
 
 from fairshare.analysis.stats import (
     Interval,
-    bootstrap,
     mean,
+    order_ranks,
     percentile,
+    percentile_intervals,
     t_interval,
     t_quantile,
     wilson,
@@ -44,22 +45,51 @@ def test_wilson_of_known_proportions() -> None:
     assert wilson(0, 0) is None
 
 
-def test_the_bootstrap_covers_the_true_median() -> None:
-    """Of 200 independent samples about 95 % of the intervals hold the true median."""
+@pytest.mark.parametrize(("count", "percent"), [(6, 50), (30, 50), (200, 50), (400, 99)])
+def test_the_interval_of_a_percentile_covers_the_true_one(count: int, percent: int) -> None:
+    """Of 200 samples, small ones too, at least about 95 % of the intervals hold the truth."""
     random = np.random.default_rng(5)
+    truth = -np.log(1 - percent / 100)
     hits = 0
     for _ in range(200):
-        (interval,) = bootstrap(random.exponential(size=200), (50,))
+        (interval,) = percentile_intervals(random.exponential(size=count), (percent,))
         assert interval is not None
-        hits += interval.low <= np.log(2) <= interval.high
-    assert 0.88 <= hits / 200 <= 0.99
+        hits += interval.low <= truth <= interval.high
+    assert hits / 200 >= 0.92
 
 
-def test_the_bootstrap_is_repeatable_and_needs_some_values() -> None:
-    """Equal values give equal intervals; fewer than five give none."""
-    values = np.random.default_rng(1).normal(size=300)
-    assert bootstrap(values, (50, 99)) == bootstrap(values, (50, 99))
-    assert bootstrap(values[:4], (50, 99)) == [None, None]
+@pytest.mark.parametrize(
+    ("count", "percent", "ranks"),
+    # Published two-sided 95 % ranks of the median (counted from 0 here), and 0.99^n <= 2.5 %.
+    [(5, 50, None), (6, 50, (0, 5)), (10, 50, (1, 8)), (20, 50, (5, 14)), (367, 99, None)],
+)
+def test_order_statistics_are_the_published_ones(
+    count: int, percent: int, ranks: tuple[int, int] | None
+) -> None:
+    """Where even the largest value is likely below the percentile there is no interval."""
+    assert order_ranks(count, percent) == ranks
+    assert order_ranks(368, 99) == (359, 367)
+    assert order_ranks(0, 50) is None
+
+
+def test_intervals_of_percentiles_are_repeatable_and_need_enough_values() -> None:
+    """Equal values give equal intervals; a P99 of a hundred values has none."""
+    values = np.random.default_rng(1).normal(size=400)
+    assert percentile_intervals(values, (50, 99)) == percentile_intervals(values, (50, 99))
+    median, p99 = percentile_intervals(values[:150], (50, 99))
+    assert median is not None
+    assert p99 is None
+    assert percentile_intervals(values[:5], (50, 99)) == [None, None]
+
+
+def test_neighbours_that_are_alike_widen_the_interval() -> None:
+    """Values that come in runs say less than as many independent ones."""
+    runs = np.repeat(np.random.default_rng(2).normal(size=50), 8)
+    mixed = np.random.default_rng(3).permutation(runs)
+    (together,), (apart,) = (percentile_intervals(v, (50,)) for v in (runs, mixed))
+    assert together is not None
+    assert apart is not None
+    assert together.high - together.low > 1.2 * (apart.high - apart.low)
 
 
 def test_of_nothing_there_is_no_percentile() -> None:
