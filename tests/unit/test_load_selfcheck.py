@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from fairshare.load import selfcheck
 from fairshare.load.selfcheck import SelfCheck
 from fairshare.records import Phase, RequestRecord
 
@@ -14,7 +15,11 @@ MS = 1_000_000
 
 
 def record(
-    intended_ms: int, sent_ms: int | None, end_ms: int, phase: Phase = Phase.MEASURE
+    intended_ms: int,
+    sent_ms: int | None,
+    end_ms: int,
+    phase: Phase = Phase.MEASURE,
+    first_token_ms: int | None = None,
 ) -> RequestRecord:
     """A record with these times."""
     return RequestRecord(
@@ -24,6 +29,7 @@ def record(
         phase,
         intended_ms * MS,
         sent_ns=None if sent_ms is None else sent_ms * MS,
+        first_token_ns=None if first_token_ms is None else first_token_ms * MS,
         end_ns=end_ms * MS,
     )
 
@@ -80,6 +86,55 @@ async def test_blocked_event_loop_is_seen() -> None:
     report = check.report()
     assert report["loop_lag_ms"]["max"] >= 100
     assert any("event loop" in reason for reason in report["reasons"])
+
+
+async def test_one_long_stall_hides_no_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stall of 1 s weighs as much as the 1 s it lasted, not as one sample of many."""
+    now = 0.0
+    monkeypatch.setattr(selfcheck.time, "monotonic", lambda: now)
+    check = SelfCheck({"a": 1})
+    check.begin(0)
+    for lag_s in (0.0, 1.0, 0.0):
+        now += selfcheck.SAMPLE_EVERY_S + lag_s
+        check._sample()
+    check.end(1150 * MS)
+    lag = check.report()["loop_lag_ms"]
+    assert lag["max"] == pytest.approx(1000)
+    assert lag["p50"] == pytest.approx(450, abs=60)
+
+
+@pytest.mark.parametrize(
+    ("ttft_ms", "lag_s", "limited"),
+    [(40, 0.004, False), (40, 0.008, True), (1000, 0.04, False), (1000, 0.15, True)],
+)
+async def test_lag_counts_by_the_latencies_that_it_would_falsify(
+    monkeypatch: pytest.MonkeyPatch, ttft_ms: int, lag_s: float, limited: bool
+) -> None:
+    """Late by a tenth of the soonest tenant's TTFT is the client's fault, below 5 ms nothing is."""
+    now = 0.0
+    monkeypatch.setattr(selfcheck.time, "monotonic", lambda: now)
+    check = SelfCheck({"a": 1})
+    check.begin(0)
+    for number in range(20):
+        now += selfcheck.SAMPLE_EVERY_S + (lag_s if number == 7 else 0)
+        check._sample()
+    check.add(record(0, 0, 2000, first_token_ms=ttft_ms), scheduled=False)
+    check.add(record(0, 0, 2000, Phase.WARMUP, first_token_ms=1), scheduled=False)
+    check.end(1150 * MS)
+    report = check.report()
+    assert report["client_limited"] is limited
+    assert bool(report["reasons"]) is limited
+
+
+async def test_late_sends_are_judged_by_the_latencies_too() -> None:
+    """40 ms late is much of a TTFT of 50 ms and little of one of 1 s."""
+    for ttft_ms, limited in ((50, True), (1000, False)):
+        check = SelfCheck({"a": None})
+        check.begin(0)
+        sent = record(0, 40, 2000, first_token_ms=40 + ttft_ms)
+        check.add(sent, scheduled=True)
+        check.end(1000 * MS)
+        assert check.report()["client_limited"] is limited
 
 
 async def test_nothing_watched_gives_absent_values() -> None:
