@@ -9,7 +9,7 @@ import orjson
 
 from fairshare import assets
 from fairshare.errors import SpecError
-from fairshare.spec.loading import SPECS, load
+from fairshare.spec.loading import SPECS, kind_of, load
 
 
 @click.command("list")
@@ -42,7 +42,7 @@ def validate_command(files: tuple[Path, ...]) -> None:
     failed = 0
     for path in files:
         try:
-            kind = _kind_of(path)
+            kind = kind_of(path)
             load(path, SPECS[kind])
         except SpecError as error:
             click.echo(str(error), err=True)
@@ -51,20 +51,6 @@ def validate_command(files: tuple[Path, ...]) -> None:
             click.echo(f"{path}: a valid {kind}")
     if failed:
         raise SpecError(f"{failed} of {len(files)} files are wrong")
-
-
-def _kind_of(path: Path) -> str:
-    """Told by a key that only this kind has; a file that has none is taken for a scenario."""
-    import yaml
-
-    try:
-        raw = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return "scenario"  # load() will say what is wrong with it
-    keys = set(raw) if isinstance(raw, dict) else set()
-    if "engine" in keys:
-        return "launcher"
-    return "matrix" if "scenarios" in keys else "scenario"
 
 
 @click.command("schema")

@@ -15,11 +15,15 @@ class Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-Seconds = Annotated[float, BeforeValidator(parse_duration_s), Field(ge=0, allow_inf_nan=False)]
-PositiveSeconds = Annotated[
-    float, BeforeValidator(parse_duration_s), Field(gt=0, allow_inf_nan=False)
+# A month: longer is a slip of the unit, and nanoseconds of it still fit 64 bits many times over.
+_MAX_S = 31 * 86400.0
+Seconds = Annotated[
+    float, BeforeValidator(parse_duration_s), Field(ge=0, le=_MAX_S, allow_inf_nan=False)
 ]
-Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
+PositiveSeconds = Annotated[
+    float, BeforeValidator(parse_duration_s), Field(gt=0, le=_MAX_S, allow_inf_nan=False)
+]
+Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0, lt=2**63)]
 Share = Annotated[float, BeforeValidator(parse_fraction), Field(gt=0, le=1)]
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+PositiveFloat = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,47}$")]

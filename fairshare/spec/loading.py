@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,8 +20,11 @@ from fairshare.spec.scenario import Scenario
 
 T = TypeVar("T", bound=Spec)
 SPECS: dict[str, type[Spec]] = {"scenario": Scenario, "launcher": Launcher, "matrix": Matrix}
-_MAX_FILE_BYTES = 4 * 1024 * 1024
+_MAX_FILE_BYTES = 1024 * 1024
+_MAX_NODES = 100_000  # aliases written out: a few lines of them can stand for billions of values
+_MAX_DEPTH = 40
 _SHOWN_ERRORS = 5
+_KEY_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 
 
 def load_scenario(name: str) -> tuple[Scenario, Path]:
@@ -51,13 +54,25 @@ def load(path: Path, spec: type[T]) -> T:
     Raises:
         SpecError: the file cannot be read, is not YAML, or does not say what it must.
     """
-    root = _compose(path)
-    raw = yaml.safe_load(path.read_text("utf-8")) if root is not None else None
+    raw, root = _read(path)
     if not isinstance(raw, dict):
         raise SpecError(
             "the file must hold a mapping (key: value lines)", where=Location(path, 1, 1)
         )
     return validate(raw, spec, path=path, root=root)
+
+
+def kind_of(path: Path) -> str:
+    """The kind of spec that a file holds, told by a key that only this kind has.
+
+    Raises:
+        SpecError: the file cannot be read or is not YAML.
+    """
+    raw, _ = _read(path)
+    keys = set(raw) if isinstance(raw, dict) else set()
+    if "engine" in keys:
+        return "launcher"
+    return "matrix" if "scenarios" in keys else "scenario"
 
 
 def validate(
@@ -68,10 +83,11 @@ def validate(
     Raises:
         SpecError: with the place of the first complaint, and up to five complaints in all.
     """
+    _refuse_unstorable(raw, (), path, root)
     try:
         return spec.model_validate(raw)
     except ValidationError as error:
-        details = _without_union_noise(error.errors(include_url=False))
+        details = _without_union_noise(error.errors(include_url=False))[:_SHOWN_ERRORS]
         first, *others = [_complaint(detail, spec, root) for detail in details]
         where = _locate(path, root, details[0]) if path else None
         evidence = [
@@ -79,18 +95,20 @@ def validate(
             for (text, _), detail in zip(others, details[1:], strict=True)
         ]
         message, hint = first
-        raise SpecError(
-            message, where=where, hint=hint, evidence=evidence[: _SHOWN_ERRORS - 1]
-        ) from None
+        raise SpecError(message, where=where, hint=hint, evidence=evidence) from None
 
 
-def _compose(path: Path) -> yaml.Node | None:
+def _read(path: Path) -> tuple[Any, yaml.Node | None]:
+    """The values of a file, and the nodes that say where each stands."""
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:
-            raise SpecError("the file is larger than 4 MiB", where=Location(path))
-        text = path.read_text("utf-8")
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        yaml.safe_load(text)  # constructs values too: bad dates, unhashable keys
+            raise SpecError("the file is larger than 1 MiB", where=Location(path))
+        loader = yaml.SafeLoader(path.read_text("utf-8"))
+        root = loader.get_single_node()
+        if root is None:
+            return None, None
+        _check_nodes(root, path)
+        return loader.construct_document(root), root
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = Location(path, mark.line + 1, mark.column + 1) if mark else Location(path)
@@ -98,28 +116,73 @@ def _compose(path: Path) -> yaml.Node | None:
         raise SpecError(f"not valid YAML: {problem}", where=where) from None
     except (yaml.YAMLError, ValueError) as error:
         raise SpecError(f"not valid YAML: {error}", where=Location(path)) from None
+    except RecursionError:
+        raise SpecError("nested too deeply", where=Location(path)) from None
     except OSError as error:
         raise SpecError(f"cannot be read: {error.strerror}", where=Location(path)) from None
-    if isinstance(root, yaml.Node):
-        _refuse_duplicates(root, path)
-    return root
 
 
-def _refuse_duplicates(node: yaml.Node, path: Path) -> None:
-    """YAML lets the second of two equal keys win silently; that hides a mistake."""
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    mark = key.start_mark
-                    where = Location(path, mark.line + 1, mark.column + 1)
-                    raise SpecError(f"{key.value!r} is given twice", where=where)
-                seen.add(key.value)
-            _refuse_duplicates(value, path)
-    elif isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _refuse_duplicates(item, path)
+def _check_nodes(root: yaml.Node, path: Path) -> None:
+    """Refuse what would never end, or silently mean something else, once it is made values.
+
+    Raises:
+        SpecError: aliases that contain themselves or too much, a key twice or that is no text.
+    """
+    waiting = [(root, 1)]
+    seen = 0
+    while waiting:
+        node, depth = waiting.pop()
+        seen += 1
+        if depth > _MAX_DEPTH:
+            raise SpecError("nested too deeply", where=_at(path, node))
+        if seen + len(waiting) > _MAX_NODES:
+            raise SpecError("the file says too much (aliases count in full)", where=Location(path))
+        if isinstance(node, yaml.MappingNode):
+            _check_keys(node, path)
+            waiting += [(value, depth + 1) for _, value in node.value]
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += [(item, depth + 1) for item in node.value]
+
+
+def _check_keys(node: yaml.MappingNode, path: Path) -> None:
+    """YAML lets the second of two equal keys win, and reads ``no:`` as false: hidden mistakes."""
+    seen: set[str] = set()
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode) or key.tag not in _KEY_TAGS:
+            hint = "put it in quotes" if isinstance(key, yaml.ScalarNode) else None
+            raise SpecError("a key must be text", where=_at(path, key), hint=hint)
+        if key.value in seen:
+            raise SpecError(f"{key.value!r} is given twice", where=_at(path, key))
+        seen.add(key.value)
+
+
+def _at(path: Path, node: yaml.Node) -> Location:
+    return Location(path, node.start_mark.line + 1, node.start_mark.column + 1)
+
+
+def _refuse_unstorable(
+    value: Any, steps: tuple[str | int, ...], path: Path | None, root: yaml.Node | None
+) -> None:
+    """What JSON cannot hold could not be stored with the results.
+
+    Raises:
+        SpecError: a number beyond 64 bits, or text with half a character in it.
+    """
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _refuse_unstorable(item, (*steps, key), path, root)
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            _refuse_unstorable(item, (*steps, index), path, root)
+    else:
+        problem = None
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            problem = "the number is too large"
+        elif isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value):
+            problem = "the text is not valid Unicode"
+        if problem:
+            where = _place(path, root, steps) if path else None
+            raise SpecError(f"{'.'.join(map(str, steps))}: {problem}", where=where)
 
 
 def _without_union_noise(details: list[ErrorDetails]) -> list[ErrorDetails]:
@@ -147,15 +210,18 @@ def _locate(path: Path | None, root: Any, detail: ErrorDetails) -> Location | No
     """The deepest node of the document that lies on the way to the complaint."""
     if path is None:
         return None
+    return _place(path, root, detail["loc"], of_key=detail["type"] == "extra_forbidden")
+
+
+def _place(path: Path, root: Any, steps: Sequence[str | int], *, of_key: bool = False) -> Location:
     node: yaml.Node | None = root if isinstance(root, yaml.Node) else None
     mark = node.start_mark if node is not None else None
-    for step in detail["loc"]:
+    for number, step in enumerate(steps, start=1):
         found = _child(node, step)
         if found is None:
             continue  # a union tag, or the missing key itself
         key, node = found
-        unknown = detail["type"] == "extra_forbidden" and step == detail["loc"][-1]
-        mark = key.start_mark if unknown and key is not None else node.start_mark
+        mark = (key if of_key and number == len(steps) and key is not None else node).start_mark
     return Location(path, mark.line + 1, mark.column + 1) if mark else Location(path)
 
 
@@ -181,7 +247,7 @@ def _complaint(detail: ErrorDetails, spec: type[Spec], root: Any) -> tuple[str, 
     if kind == "missing":
         return f"{name!r} is missing", None
     if kind in ("union_tag_invalid", "union_tag_not_found"):
-        tags = str(context.get("expected_tags", "")).replace("'", "")
+        tags = ", ".join(_known_kinds(spec, detail["loc"]))
         return f"{name!r} needs a known kind", f"known kinds: {tags}"
     if kind in ("value_error", "assertion_error"):
         reason = str(context.get("error", detail["msg"]))
@@ -195,13 +261,24 @@ def _lower_first(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _known_keys(spec: type[Spec], location: Iterable[str | int]) -> list[str]:
+def _known_keys(spec: type[Spec], location: Sequence[str | int]) -> list[str]:
     """The keys allowed beside an unknown one, found through the JSON Schema of the spec."""
+    return list(_schema_at(spec, location[:-1]).get("properties", {}))
+
+
+def _known_kinds(spec: type[Spec], location: Sequence[str | int]) -> list[str]:
+    """The values of ``kind`` that may stand at a place."""
+    node = _schema_at(spec, location)
+    options = [node, *node.get("anyOf", ())]
+    return [kind for o in options for kind in o.get("discriminator", {}).get("mapping", {})]
+
+
+def _schema_at(spec: type[Spec], location: Iterable[str | int]) -> dict[str, Any]:
     schema = spec.model_json_schema()
     node: dict[str, Any] = schema
-    for step in list(location)[:-1]:
+    for step in location:
         node = _descend(_resolve(node, schema), step, schema)
-    return list(_resolve(node, schema).get("properties", {}))
+    return _resolve(node, schema)
 
 
 def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from pydantic import Field, model_validator
 from fairshare.spec.base import PositiveFloat, PositiveSeconds, Seconds, Spec
 
 MAX_TOKENS = 1_000_000
+MAX_RATE = 1e6
+Rate = Annotated[float, Field(gt=0, le=MAX_RATE, allow_inf_nan=False)]
 
 
 class FixedLength(Spec):
@@ -152,9 +154,9 @@ Prompts = Annotated[SyntheticPrompts | JsonlPrompts | ShareGptPrompts, Field(dis
 
 
 class _Rate(Spec):
-    rate_per_s: PositiveFloat | None = None
+    rate_per_s: Rate | None = None
     """Requests per second (give this or rate_per_min)."""
-    rate_per_min: PositiveFloat | None = None
+    rate_per_min: Rate | None = None
     """Requests per minute (give this or rate_per_s)."""
 
     @model_validator(mode="after")
@@ -190,7 +192,7 @@ class GammaArrivals(_Rate):
     """Gamma-distributed gaps; burstiness 1 is Poisson, below 1 burstier (as in vLLM)."""
 
     kind: Literal["gamma"] = "gamma"
-    burstiness: PositiveFloat = 1.0
+    burstiness: float = Field(1.0, ge=1e-3, le=1e6, allow_inf_nan=False)
     """Shape of the gamma distribution: 1 / (coefficient of variation squared)."""
 
 
@@ -204,8 +206,8 @@ class RampArrivals(Spec):
     """Poisson arrivals whose rate rises (or falls) linearly over the measured window."""
 
     kind: Literal["ramp"] = "ramp"
-    from_per_s: float = Field(ge=0, allow_inf_nan=False)
-    to_per_s: float = Field(ge=0, allow_inf_nan=False)
+    from_per_s: float = Field(ge=0, le=MAX_RATE, allow_inf_nan=False)
+    to_per_s: float = Field(ge=0, le=MAX_RATE, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _some(self) -> Self:

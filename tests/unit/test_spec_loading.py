@@ -73,7 +73,7 @@ def test_all_complaints_come_at_once(tmp_path: Path) -> None:
         ("", "must hold a mapping"),
         ("name: a\nname: b\ntenants: []\n", "'name' is given twice"),
         ("a: !!python/object/apply:os.system ['true']\n", "not valid YAML"),
-        ("? [a, b]\n: 1\n", "not valid YAML"),
+        ("? [a, b]\n: 1\n", "a key must be text"),
     ],
 )
 def test_what_is_not_our_yaml_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -184,3 +184,64 @@ def test_everything_shipped_is_valid(kind: str) -> None:
         loaded = load(path, SPECS[kind])
         assert getattr(loaded, "name") == name  # noqa: B009  (the common base has no name)
         assert getattr(loaded, "description")  # noqa: B009
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name: &a [*a]\n",
+        "&a\nname: brief\ntenants: *a\n",
+        "a: " + "[" * 5000 + "]" * 5000,
+        "a: " + "{a: " * 3000 + "1" + "}" * 3000,
+    ],
+)
+def test_what_contains_itself_or_nests_without_end_is_refused(tmp_path: Path, text: str) -> None:
+    """An alias to what it stands in, and thousands of brackets, end in a message."""
+    assert "nested too deeply" in _error(tmp_path, text).message
+
+
+@pytest.mark.parametrize("layer", ["[{}]", "{{<<: [{}]}}"])
+def test_aliases_cannot_stand_for_billions_of_values(tmp_path: Path, layer: str) -> None:
+    """Twelve lines of aliases of aliases are counted, not written out."""
+    text = "a0: &a0 {x: 1}\n"
+    for i in range(1, 12):
+        text += f"a{i}: &a{i} {layer.format(','.join([f'*a{i - 1}'] * 9))}\n"
+    assert "says too much" in _error(tmp_path, text).message
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("name: good", "seed: 99999999999999999999\nname: good", "too large"),
+        ("tokens: 32", f"tokens: 0x{'f' * 5000}", "too large"),
+        ("name: good", 'description: "\\uD800"\nname: good', "not valid Unicode"),
+        ("name: good", "timing: {window_s: [1]}\nname: good", "is not a duration"),
+        ("name: good", "timing: {window_s: true}\nname: good", "is not a duration"),
+        ("name: good", "timing: {window_s: 400d}\nname: good", "less than or equal to"),
+        ("name: good", f"timing: {{window_s: {'9' * 400}s}}\nname: good", "is not a duration"),
+        ("name: good", "no: 1\nname: good", "a key must be text"),
+    ],
+)
+def test_values_that_cannot_be_stored_or_meant_have_a_place(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    """Numbers beyond 64 bits, half characters and lists for times are told with line and column."""
+    text = GOOD.replace(old, new, 1)
+    assert text != GOOD
+    error = _error(tmp_path, text)
+    assert message in str(error)
+    assert error.where is not None and error.where.line is not None
+
+
+def test_two_thousand_mistakes_are_told_in_a_moment(tmp_path: Path) -> None:
+    """Only the complaints that are shown are worked out."""
+    error = _error(tmp_path, GOOD + "".join(f"  - {{name: t{i}, bad: 1}}\n" for i in range(2000)))
+    assert "unknown key" in error.message
+    assert len(error.evidence) == 4
+
+
+def test_a_missing_kind_lists_the_kinds(tmp_path: Path) -> None:
+    """Without any kind the hint still says which there are."""
+    error = _error(tmp_path, GOOD.replace("- name: chat", "- name: chat\n    arrival: {}"))
+    assert error.hint is not None
+    assert "poisson" in error.hint
