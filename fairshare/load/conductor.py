@@ -16,6 +16,12 @@ from fairshare.units import NS_PER_S
 
 # From here to the barrier everything is ready, and the loop has time to become quiet.
 LEAD_S = 0.02
+# What begins together with a cell (telemetry, a first look at the servers) must not delay the first
+# requests: so many short sleeps in a row have to end in time before the barrier, within a limit.
+CALM_SLEEPS = 3
+CALM_SLEEP_S = 0.005
+CALM_LATE_S = 0.003
+CALM_LIMIT_S = 0.5
 # After a stop, answers that are breaking off get so long to say how, before they are cancelled.
 STOP_GRACE_S = 0.2
 
@@ -53,6 +59,9 @@ class Conductor:
     async def run(self) -> None:
         """The whole cell, up to the end of the drain; what is still in flight then is cancelled."""
         timing, flights = self._timing, self._flights
+        await self._calm()
+        if timing.warmup_s:
+            self._tell(Phase.WARMUP)  # a little early, so that listeners delay no request
         origin = flights.origin_ns = time.monotonic_ns() + _ns(LEAD_S)
         await self._until(origin)
         if timing.rounds is None:
@@ -63,12 +72,22 @@ class Conductor:
         grace_s = STOP_GRACE_S if self._halted else timing.drain_s
         await self._drain(grace_s)
 
+    async def _calm(self) -> None:
+        """Wait until the event loop keeps time, but not for long."""
+        limit_s = time.monotonic() + CALM_LIMIT_S
+        calm = 0
+        while calm < CALM_SLEEPS and not self._halted:
+            before_s = time.monotonic()
+            if before_s >= limit_s:
+                return
+            await asyncio.sleep(CALM_SLEEP_S)
+            late_s = time.monotonic() - before_s - CALM_SLEEP_S
+            calm = calm + 1 if late_s < CALM_LATE_S else 0
+
     async def _one_window(self, origin: int) -> None:
         timing = self._timing
         start = self._flights.window_start_ns = origin + _ns(timing.warmup_s)
         limit = start + _ns(timing.window_s)
-        if start > origin:
-            self._tell(Phase.WARMUP)
         self._open(origin, limit, plan_ns=0)
         await self._until(start)
         self._tell(Phase.MEASURE)
@@ -83,7 +102,6 @@ class Conductor:
     async def _rounds(self, origin: int, rounds: int) -> None:
         timing, flights = self._timing, self._flights
         if timing.warmup_s:
-            self._tell(Phase.WARMUP)
             warm = origin + _ns(timing.warmup_s)
             self._open(origin, warm, plan_ns=0)
             await self._until(warm)

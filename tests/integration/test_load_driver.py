@@ -6,12 +6,13 @@ import asyncio
 import gc
 import itertools
 import random
+import time
 
 import pytest
 from load_bench import closed, requests, run, scheduled, target, tenant
 
 from fairshare.errors import SpecError
-from fairshare.load.driver import TenantLoad
+from fairshare.load.driver import TenantLoad, drive
 from fairshare.records import ErrorKind, Phase, RequestRecord
 from fairshare.spec.scenario import Api, Timing
 from fairshare.testing.behaviour import Behaviour
@@ -117,6 +118,41 @@ async def test_all_tenants_start_on_one_barrier() -> None:
     assert max(record.sent_ns or 0 for record in outcome.records) < min(
         record.end_ns or 0 for record in outcome.records
     )
+
+
+async def test_barrier_waits_until_the_loop_keeps_time() -> None:
+    """What else begins with a cell delays the barrier, not the requests behind it."""
+    busy_until_ns = 0
+
+    async def begin_something() -> None:
+        nonlocal busy_until_ns
+        for _ in range(10):
+            time.sleep(0.02)  # noqa: ASYNC251  (blocking is what is to be waited for)
+            await asyncio.sleep(0.001)
+        busy_until_ns = time.monotonic_ns()
+
+    async with FakeServer() as server:
+        beginning = asyncio.create_task(begin_something())
+        timing = Timing(warmup_s=0, window_s=0.1, drain_s=1)
+        await run([closed(server)], timing)
+        await beginning
+        assert server.seen[0].received_ns > busy_until_ns
+
+
+async def test_slow_listener_delays_no_first_request() -> None:
+    """Whoever is told of the warm-up has heard it before the barrier."""
+    records: list[RequestRecord] = []
+    async with FakeServer() as server:
+        await drive(
+            [closed(server)],
+            Timing(warmup_s=0.05, window_s=0.05, drain_s=1),
+            records.append,
+            stop=asyncio.Event(),
+            on_window=lambda phase: time.sleep(0.3) if phase == "warmup" else None,
+        )
+    first = min(records, key=lambda record: record.intended_ns)
+    assert first.sent_ns is not None
+    assert first.sent_ns - first.intended_ns < 0.25 * NS_PER_S
 
 
 async def test_drain_lets_the_windows_requests_finish() -> None:
