@@ -56,11 +56,18 @@ class RunScope:
     def slot_dir(self, name: str) -> Path:
         """The private folder (0700) of one slot, always the same; short enough for sockets."""
         if name not in self._slot_dirs:
-            short = name if _SHORT_NAME.fullmatch(name) else f"s{len(self._slot_dirs)}"
-            path = self.private_dir / short
-            path.mkdir(mode=0o700, exist_ok=True)
+            path = self._unused(name)
+            path.mkdir(mode=0o700)
             self._slot_dirs[name] = path
         return self._slot_dirs[name]
+
+    def _unused(self, name: str) -> Path:
+        """A path that is nobody else's; a tenant may be called as another's folder is."""
+        short = [name] if _SHORT_NAME.fullmatch(name) else []
+        numbered = (f"s{number}" for number in itertools.count())
+        paths = (self.private_dir / each for each in itertools.chain(short, numbered))
+        given = set(self._slot_dirs.values())
+        return next(path for path in paths if path not in given and not path.exists())
 
     def child_env(self) -> dict[str, str]:
         """The label that every process of this run carries in its environment."""

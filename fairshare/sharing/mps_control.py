@@ -149,7 +149,8 @@ async def mps_daemon(
     Raises:
         PartitionError: it cannot be started, died on the way, or could not be stopped.
     """
-    pipe_dir, log_dir = scope.slot_dir("mps-pipe"), scope.slot_dir("mps-log")
+    # No tenant's name has capitals, so no server's folder is one of these.
+    pipe_dir, log_dir = scope.slot_dir("MPS-pipe"), scope.slot_dir("MPS-log")
     if len(str(pipe_dir)) > _LONGEST_PIPE:
         raise PartitionError(
             f"the path {pipe_dir} is too long for the MPS daemon's socket",

@@ -76,6 +76,18 @@ async def test_a_run_is_private_and_journaled_while_it_lasts(tmp_path: Path) -> 
     assert not reaper.alive()
 
 
+async def test_no_two_slots_share_a_folder() -> None:
+    """Whatever tenants are called: a folder is removed with its slot, and must be nobody else's."""
+    async with run_scope(EventLog()) as scope:
+        (scope.private_dir / "gpu").mkdir()
+        names = ("a name with blanks", "s0", "gpu", "another, as long as it is odd", "s1", "s2")
+        folders = [scope.slot_dir(name) for name in names]
+        assert len(set(folders)) == len(names)
+        assert scope.private_dir / "gpu" not in folders
+        folders[1].rmdir()
+        assert scope.slot_dir("one more with blanks") != scope.slot_dir("s0")
+
+
 async def test_the_end_of_a_run_ends_what_nobody_stopped(ready: Ready, tmp_path: Path) -> None:
     """A forgotten process and its daemon end with the run, open changes are undone, all aloud."""
     told: list[dict[str, Any]] = []
