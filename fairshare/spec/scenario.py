@@ -79,7 +79,7 @@ class Timing(Spec):
     drain_s: Seconds = 15.0
     """What was sent in the window may finish for so long; what has not then is a failure."""
     requests: int | None = Field(None, ge=1)
-    """The window ends when each tenant has completed this many requests."""
+    """The window ends when this many measured requests of each tenant have ended, failures too."""
     rounds: int | None = Field(None, ge=1)
     """The window consists of this many rounds; each starts on a common barrier."""
     round_s: PositiveSeconds | None = None
@@ -109,6 +109,8 @@ class Scenario(Spec):
         names = [tenant.name for tenant in self.expanded()]
         if duplicate := next((n for n in names if names.count(n) > 1), None):
             raise ValueError(f"two tenants are named {duplicate!r}")
+        if "all" in names:
+            raise ValueError("no tenant can be named 'all': that is what their total is called")
         given = sum(tenant.share or 0 for tenant in self.expanded())
         if given > 1 + 1e-9:
             raise ValueError(f"the tenants' shares add up to {given:.0%}")

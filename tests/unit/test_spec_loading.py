@@ -108,6 +108,11 @@ def test_tenants_need_names_of_their_own(tmp_path: Path) -> None:
     assert "two tenants are named 'chat-2'" in _error(tmp_path, text).message
 
 
+def test_no_tenant_is_called_as_the_total_is(tmp_path: Path) -> None:
+    """Tables and figures call the total `all`, so a tenant of that name would vanish in it."""
+    assert "named 'all'" in _error(tmp_path, GOOD.replace("name: chat", "name: all")).message
+
+
 def test_a_launcher_must_start_something(tmp_path: Path) -> None:
     """A launcher without a command is refused, unless its servers are somebody else's."""
     assert "command is missing" in _error(tmp_path, "name: x\nengine: vllm\n", Launcher).message
