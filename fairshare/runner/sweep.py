@@ -9,11 +9,11 @@ import secrets
 import shutil
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fairshare.devices.telemetry import GpuSampler, gpu_sampler
 from fairshare.errors import FairshareError, StoppedEarlyError
@@ -36,6 +36,7 @@ from fairshare.spec.launcher import DeviceKind
 from fairshare.virtual import driver
 from fairshare.virtual.telemetry import BoardSampler
 
+T = TypeVar("T")
 STARTS_PER_DEPLOYMENT = 2  # once, and once more for the cells that a crashed server left over
 
 
@@ -156,14 +157,18 @@ class Sweep:
     ) -> None:
         """Start the servers and run cells, taken off ``left``, until one of the servers dies."""
         log_dir = self.store.dir / SERVERS / f"{deployment.id}-{len(self.outcome.starts) + 1}"
-        async with fleet(
-            deployment.plan,
-            self.settings.launcher,
-            self.settings.models,
-            stage.scope,
-            log_dir,
-            self._api_key,
-        ) as running:
+        async with AsyncExitStack() as stack:
+            starting = fleet(
+                deployment.plan,
+                self.settings.launcher,
+                self.settings.models,
+                stage.scope,
+                log_dir,
+                self._api_key,
+            )
+            running = await self._unless_stopped(stack.enter_async_context(starting))
+            if running is None:
+                return
             self._note_starts(deployment, running)
             shares = [
                 {**_planned(slot), **partitioner.verify(slot, running.servers[slot.name].pids())}
@@ -183,6 +188,23 @@ class Sweep:
             while left and not self.stop.is_set() and running.dead() is None:
                 await self._cell(left[0], context, logs)
                 left.pop(0)  # only now: a cell that was cut off is not done
+
+    async def _unless_stopped(self, starting: Coroutine[Any, Any, T]) -> T | None:
+        """What ``starting`` returns, or None if the user stops the run first.
+
+        A large model takes minutes to load; nobody should have to wait for it in order to stop.
+        """
+        start = asyncio.create_task(starting)
+        stop = asyncio.create_task(self.stop.wait())
+        try:
+            await asyncio.wait((start, stop), return_when=asyncio.FIRST_COMPLETED)
+            if start.done():
+                return start.result()
+            return None
+        finally:
+            for task in (start, stop):
+                task.cancel()
+            await asyncio.gather(start, stop, return_exceptions=True)
 
     async def _cell(self, cell: PlannedCell, context: CellContext, logs: _ServerLogs) -> None:
         writer = self.store.begin_cell(cell.id)

@@ -49,6 +49,21 @@ def test_ctrl_c_ends_the_cell_and_can_be_resumed(
         assert cells[cell.result.key.slug].result.started_at == cell.result.started_at
 
 
+def test_ctrl_c_does_not_wait_for_a_server_to_start(workplace: Workplace, wait_for: Wait) -> None:
+    """A server that takes its time is not waited for; what was started of it is ended."""
+    launcher = workplace.fake_launcher(behaviour="never_ready")
+    run = workplace.start(
+        "matrix", "brief.yaml", "--device", "cpu", "--launcher", launcher, "--model", "tiny",
+        "--modes", "logical", "--output-dir", "out", "--no-report",
+    )  # fmt: skip
+    wait_for(run, "logical-")
+    run.send_signal(signal.SIGINT)
+    rest = run.communicate(timeout=60)[0]
+    assert run.returncode == 130, rest
+    assert "not ready" not in rest  # the launcher's ready_timeout_s did not have to pass
+    assert "--resume" in rest
+
+
 def test_ctrl_c_twice_stops_at_once(long_second_cell: Workplace, wait_for: Wait) -> None:
     """The second Ctrl-C kills the servers; still everything is put back."""
     place = long_second_cell
