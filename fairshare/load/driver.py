@@ -78,13 +78,7 @@ async def drive(
     check = SelfCheck({load.tenant.name: load.concurrency for load in loads})
     flights = Flights(sink, check)
     async with AsyncExitStack() as stack:
-        transports: dict[str, Transport] = {}
-        for load in loads:
-            if load.target.base_url not in transports:
-                transport = transports[load.target.base_url] = AiohttpTransport(
-                    load.target.base_url
-                )
-                stack.push_async_callback(transport.close)
+        transports = _transports(loads, stack)
         senders = [_sender(load, transports[load.target.base_url], flights) for load in loads]
         names = [load.tenant.name for load in loads]
         conductor = Conductor(
@@ -109,6 +103,15 @@ async def drive(
         stopped=conductor.stopped,
         client=check.report(),
     )
+
+
+def _transports(loads: Sequence[TenantLoad], stack: AsyncExitStack) -> dict[str, Transport]:
+    """One for each server, closed with the stack."""
+    made: dict[str, Transport] = {}
+    for url in dict.fromkeys(load.target.base_url for load in loads):
+        transport = made[url] = AiohttpTransport(url)
+        stack.push_async_callback(transport.close)
+    return made
 
 
 def _sender(load: TenantLoad, transport: Transport, flights: Flights) -> Sender:

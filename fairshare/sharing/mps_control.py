@@ -156,7 +156,6 @@ async def mps_daemon(
             f"the path {pipe_dir} is too long for the MPS daemon's socket",
             hint="set TMPDIR to a short folder",
         )
-    env = _daemon_env(device, driver_env, pipe_dir, log_dir)
     undo = [sys.executable, "-m", "fairshare.sharing.undo", "mps", str(pipe_dir)]
     step = scope.journal.intend(
         f"MPS daemon in {pipe_dir}",
@@ -164,14 +163,8 @@ async def mps_daemon(
         {**driver_env, **undo_env(), PIPE_VARIABLE: str(pipe_dir)},
     )
     started_s = time.monotonic()
-    try:
-        process = await ManagedProcess.spawn(
-            "mps-control", [CONTROL, "-f"], env=env, log_path=log_dir / "daemon.log", scope=scope
-        )
-    except ServerError as error:
-        raise PartitionError(
-            error.message, hint="it comes with the NVIDIA driver; is it on PATH?"
-        ) from error
+    env = _daemon_env(device, driver_env, pipe_dir, log_dir)
+    process = await _spawn(env, log_dir, scope)
     daemon = MpsDaemon(process, pipe_dir, driver_env)
     try:
         await daemon.wait_ready()
@@ -192,6 +185,17 @@ async def mps_daemon(
         await daemon.stop()
         scope.journal.done(step)
         scope.events.emit("mps.stopped", pid=process.pid)
+
+
+async def _spawn(env: Mapping[str, str], log_dir: Path, scope: RunScope) -> ManagedProcess:
+    try:
+        return await ManagedProcess.spawn(
+            "mps-control", [CONTROL, "-f"], env=env, log_path=log_dir / "daemon.log", scope=scope
+        )
+    except ServerError as error:
+        raise PartitionError(
+            error.message, hint="it comes with the NVIDIA driver; is it on PATH?"
+        ) from error
 
 
 def _daemon_env(

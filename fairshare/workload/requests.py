@@ -31,7 +31,7 @@ from fairshare.workload.files import FilePrompt, resolve
 from fairshare.workload.jsonl import read_jsonl
 from fairshare.workload.prompts import Vocabulary
 from fairshare.workload.sharegpt import read_sharegpt
-from fairshare.workload.traces import read_trace
+from fairshare.workload.traces import Trace, read_trace
 
 
 @dataclass(slots=True)
@@ -87,12 +87,8 @@ def planned_requests(
 
     if isinstance(arrival, TraceArrivals):
         speed = arrival.time_scale * load_scale
-        path = resolve(arrival.path, base_dir)
-        trace = read_trace(path, speed=speed, horizon_s=horizon_s)
-        adjustments.trace_ended = trace.ended
-        contents = maker.of_lengths((row.prompt_tokens, row.output_tokens) for row in trace.rows)
-        return _planned(tenant.name, (row.offset_s for row in trace.rows), _primed(contents))
-
+        trace = read_trace(resolve(arrival.path, base_dir), speed=speed, horizon_s=horizon_s)
+        return _replayed(tenant.name, trace, maker)
     if isinstance(prompts, JsonlPrompts | ShareGptPrompts):
         contents = maker.of_file(_read_prompts(prompts, output, base_dir), output, output_rng)
     else:
@@ -110,6 +106,12 @@ def planned_requests(
             window_s=window_s,
         )
     return _planned(tenant.name, times, _primed(contents))
+
+
+def _replayed(tenant: str, trace: Trace, maker: ContentMaker) -> Iterator[PlannedRequest]:
+    maker.adjustments.trace_ended = trace.ended
+    contents = maker.of_lengths((row.prompt_tokens, row.output_tokens) for row in trace.rows)
+    return _planned(tenant, (row.offset_s for row in trace.rows), _primed(contents))
 
 
 def check_sources(tenant: Tenant, base_dir: Path) -> None:
