@@ -44,9 +44,13 @@ def find(kind: str, name: str) -> Path:
     looks_like_path = "/" in name or name.endswith((".yaml", ".yml"))
     if looks_like_path:
         path = Path(name).expanduser()
-        if path.is_file():
-            return path
-        raise SpecError(f"{kind} file {name} does not exist")
+        try:
+            if path.is_file():
+                return path
+            problem = "is not a file" if path.exists() else "does not exist"
+        except OSError as error:  # a name that no file system takes
+            problem = f"cannot be read: {error.strerror}"
+        raise SpecError(f"{kind} file {name} {problem}")
     known = names(kind)
     if name in known:
         return known[name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Sequence
 
 import click
 
@@ -64,9 +65,17 @@ def cli() -> None:
     """The root of all commands."""
 
 
+def _refuse_undecodable(words: Sequence[str]) -> None:
+    """Bytes that are not UTF-8 reach us as half characters, which no result file can hold."""
+    for word in words:
+        if not word.isprintable() and any("\ud800" <= c <= "\udfff" for c in word):
+            raise click.UsageError(f"an argument is not valid UTF-8: {word!r}")
+
+
 def main() -> None:
     """Run the command line; every expected error is one message and an exit code."""
     try:
+        _refuse_undecodable(sys.argv[1:])
         code = cli.main(standalone_mode=False)
     except FairshareError as error:
         click.echo(f"{click.style('error:', fg='red', bold=True)} {error}", err=True)

@@ -70,6 +70,20 @@ class EngineArg(click.ParamType[tuple[str, Any]]):
             self.fail(f"the value of {name} is not valid YAML: {text!r}", param, ctx)
 
 
+class Text(click.ParamType[str]):
+    """Text that is not empty: ``--model "$UNSET"`` is a slip, not a wish for the default."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The text as it is."""
+        text = str(value)
+        if not text.strip():
+            self.fail("it is empty", param, ctx)
+        return text
+
+
+TEXT = Text()
 MODE = click.Choice([mode.value for mode in Mode])
 DURATION = Duration()
 MODES = CommaList(MODE, "MODE,...")
@@ -82,11 +96,20 @@ def where_flags(command: F) -> F:
     for option in reversed(
         [
             click.option(
-                "--device", metavar="KIND", help="cuda, cpu, virtual or virtual:NAME (a100-40, ...)"
+                "--device",
+                type=TEXT,
+                metavar="KIND",
+                help="cuda, cpu, virtual or virtual:NAME (a100-40, ...)",
             ),
-            click.option("--gpu", metavar="INDEX|UUID", help="Which GPU, where there are several."),
-            click.option("--launcher", metavar="NAME|PATH", help="How servers are started."),
-            click.option("--model", metavar="PATH|NAME", help="Model of tenants that name none."),
+            click.option(
+                "--gpu", type=TEXT, metavar="INDEX|UUID", help="Which GPU, where there are several."
+            ),
+            click.option(
+                "--launcher", type=TEXT, metavar="NAME|PATH", help="How servers are started."
+            ),
+            click.option(
+                "--model", type=TEXT, metavar="PATH|NAME", help="Model of tenants that name none."
+            ),
             click.option(
                 "--engine-arg",
                 "engine_args",
@@ -94,7 +117,9 @@ def where_flags(command: F) -> F:
                 multiple=True,
                 help="Override an argument of the engine, such as max_model_len=4096.",
             ),
-            click.option("--python", metavar="PATH", help="Interpreter that has the engine."),
+            click.option(
+                "--python", type=TEXT, metavar="PATH", help="Interpreter that has the engine."
+            ),
             click.option(
                 "--allow-gpu-changes",
                 is_flag=True,
@@ -118,7 +143,9 @@ def timing_flags(command: F) -> F:
             click.option("--warmup", type=DURATION, help="Load that is left out of the figures."),
             click.option("--window", type=DURATION, help="The measured window of each cell."),
             click.option("--drain", type=DURATION, help="Time for outstanding requests to end."),
-            click.option("--seed", type=click.IntRange(min=0), help="Seed of all that is random."),
+            click.option(
+                "--seed", type=click.IntRange(0, 2**63 - 1), help="Seed of all that is random."
+            ),
         ]
     ):
         command = option(command)

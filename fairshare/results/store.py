@@ -54,7 +54,9 @@ class ResultStore:
         Raises:
             ResultsError: the folder holds something already, or cannot be written.
         """
-        if (directory / layout.MATRIX).exists():
+        with writing(directory):
+            taken = (directory / layout.MATRIX).exists()
+        if taken:
             raise ResultsError(
                 f"{directory} holds the results of an earlier run",
                 hint="continue it with --resume, or choose another --output-dir",

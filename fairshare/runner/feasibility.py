@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+from collections.abc import Sequence
 from pathlib import Path
 
-from fairshare.errors import InfeasibleError
+from fairshare.errors import InfeasibleError, SpecError
 from fairshare.runner.settings import Settings
 from fairshare.serving.command import server_command
 from fairshare.serving.placeholders import HEADROOM
@@ -14,6 +17,9 @@ from fairshare.spec.launcher import Engine
 from fairshare.units import format_bytes
 from fairshare.virtual.memory import StartError, plan_memory
 from fairshare.virtual.models import virtual_model
+from fairshare.virtual.options import parser
+
+_SIMULATED = "fairshare.virtual.server"
 
 
 def check_servers(settings: Settings, plan: PartitionPlan) -> None:
@@ -28,11 +34,28 @@ def check_servers(settings: Settings, plan: PartitionPlan) -> None:
     for slot in plan.slots:
         model = settings.models[slot.model]
         check_slot(settings.launcher, slot, model)
-        server_command(
+        command = server_command(
             settings.launcher, slot, model, port=1, run_dir=Path(), python=settings.python
         )
         if settings.launcher.engine is Engine.VIRTUAL:
+            _check_simulated_arguments(command.argv)
             _check_simulated_memory(settings, slot)
+
+
+def _check_simulated_arguments(argv: Sequence[str]) -> None:
+    """The simulated engine's own parser, asked before it starts, as a real engine's is."""
+    if _SIMULATED not in argv:
+        return  # a program of the user's own in its place
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
+            parser().parse_args(argv[argv.index(_SIMULATED) + 1 :])
+    except SystemExit:
+        reason = said.getvalue().rpartition("error: ")[2].strip()
+        raise SpecError(
+            f"the simulated engine does not take its arguments: {reason}",
+            hint="see fairshare serve-virtual --help",
+        ) from None
 
 
 def _check_simulated_memory(settings: Settings, slot: Slot) -> None:

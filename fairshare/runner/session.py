@@ -15,6 +15,7 @@ from fairshare.events import EventLog, Listener
 from fairshare.processes.clean import find_dead_runs, undo
 from fairshare.records import CellStatus
 from fairshare.results import layout
+from fairshare.results.files import writing
 from fairshare.results.provenance import gather
 from fairshare.results.store import ResultStore
 from fairshare.runner.plan import RunPlan
@@ -75,7 +76,9 @@ def _store(
         ),
         "starts": [],
     }
-    if not resume or not (directory / layout.MATRIX).exists():
+    with writing(directory):
+        begun = (directory / layout.MATRIX).exists()
+    if not resume or not begun:
         return ResultStore.create(directory, header), plan
     store = ResultStore.open(directory)
     done = {cell.result.id for cell in store.cells() if cell.result.status is CellStatus.OK}
@@ -109,17 +112,22 @@ async def _sweep(
 def _signals(
     stop: asyncio.Event, sweep: Sweep, task: asyncio.Task[Outcome], events: EventLog
 ) -> Iterator[None]:
-    """The first Ctrl-C ends the cell and cleans up; the second kills the servers first."""
+    """The first Ctrl-C ends the cell and cleans up; the second kills the servers first.
+
+    Each acts before it speaks, since the terminal may be gone; and the task is cancelled only
+    once, so that a third Ctrl-C does not cut the tidying short.
+    """
     loop = asyncio.get_running_loop()
 
     def first_or_second() -> None:
         if not stop.is_set():
-            events.emit("stop.requested", how="after this cell's requests are cancelled")
             stop.set()
-        else:
-            events.emit("stop.requested", how="at once")
-            sweep.kill_processes()
+            events.emit("stop.requested", how="after this cell's requests are cancelled")
+            return
+        sweep.kill_processes()
+        if not task.cancelling():
             task.cancel()
+        events.emit("stop.requested", how="at once")
 
     watched = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     for number in watched:

@@ -94,6 +94,7 @@ def settle(
         for tenant in scenario.tenants:
             check_sources(tenant, path.parent)
     device, reason, launcher = _device_and_launcher(matrix, flags, launcher)
+    _refuse_unspoken(launcher, [scenario for scenario, _ in settled])
     python, version = _engine(launcher)
     default_model = flags.model or matrix.model or DEFAULT_MODEL.get(device.kind, "")
     tenants = [tenant for scenario, _ in settled for tenant in scenario.expanded()]
@@ -133,6 +134,16 @@ def _refuse_same_names(scenarios: Sequence[Scenario]) -> None:
         if names.count(name) > 1:
             raise SpecError(
                 f"two scenarios are named {name!r}", hint="give each its own name: in its file"
+            )
+
+
+def _refuse_unspoken(launcher: Launcher, scenarios: Sequence[Scenario]) -> None:
+    for tenant in (tenant for scenario in scenarios for tenant in scenario.tenants):
+        if tenant.api is not None and tenant.api not in launcher.apis:
+            raise SpecError(
+                f"tenant {tenant.name} asks for api {tenant.api.value}, which launcher "
+                f"{launcher.name} does not speak",
+                hint="it speaks " + ", ".join(api.value for api in launcher.apis),
             )
 
 

@@ -60,6 +60,11 @@ def engine_python(launcher: Launcher) -> str:
     module = _MODULES.get(launcher.engine)
     if module is None:
         _check_program(launcher)
+        if launcher.python and not shutil.which(launcher.python):
+            raise PreflightError(
+                f"the interpreter {launcher.python} does not exist or cannot be executed",
+                hint="name another with --python or python: in the launcher",
+            )
         return launcher.python or sys.executable
     tried = list(_candidates(launcher))
     for python in tried:

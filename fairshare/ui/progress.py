@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -30,8 +32,15 @@ class Progress:
 
     def __call__(self, event: Event) -> None:
         """Print the event, if a person would want to know."""
-        if (say := self._say.get(event["event"])) is not None:
+        if (say := self._say.get(event["event"])) is None:
+            return
+        try:
             say(event)
+        except OSError:
+            # The terminal was closed, or the reader of the pipe went away. Measurements and
+            # cleaning up go on; what is still said goes nowhere.
+            with open(os.devnull, "wb") as nowhere:  # noqa: PTH123  (a device, not a path of ours)
+                os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
     def _cleaned(self, event: Event) -> None:
         click.echo(f"cleaned up after a killed run ({event['run']})")

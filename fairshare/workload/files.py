@@ -32,8 +32,13 @@ def require_file(path: Path, what: str) -> None:
     Raises:
         SpecError: it is missing or something else.
     """
-    if not path.is_file():
+    try:
+        if path.is_file():
+            return
         problem = "is not a file" if path.exists() else "does not exist"
+    except OSError as error:  # a name that no file system takes
+        raise unreadable(error, path, what) from None
+    else:
         raise SpecError(
             f"the {what} {problem}",
             where=Location(path),
