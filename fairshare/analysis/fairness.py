@@ -13,7 +13,7 @@ import numpy as np
 from fairshare.analysis.arrays import Floats, Mask, Requests, sum_between
 from fairshare.analysis.metrics import Window, prompt_events, token_events
 from fairshare.analysis.model import Fairness
-from fairshare.analysis.stats import t_interval
+from fairshare.analysis.stats import series_interval
 
 PROMPT_PRICE = 1.0
 OUTPUT_PRICE = 2.0  # prices of VTC (arXiv 2401.00588): an output token counts twice
@@ -58,7 +58,7 @@ def fairness(requests: Requests, window: Window, weights: Sequence[float]) -> Fa
         jain_min=min(indices, default=None),
         jain_joint=_joint(service, backlogged),
         max_service_difference=max_service_difference(service, backlogged),
-        interval=t_interval(indices),
+        interval=series_interval(indices),
     )
 
 

@@ -14,7 +14,7 @@ from fairshare.analysis.stats import (
     mean,
     percentile,
     percentile_intervals,
-    t_interval,
+    series_interval,
     wilson,
 )
 
@@ -209,15 +209,15 @@ def _intervals(
     for name in ("ttft", "tpot", "e2e"):
         p50, p99 = percentile_intervals(samples[name], (50, 99))
         found |= {f"{name}_p50_s": p50, f"{name}_p99_s": p99}
-    # Rates of equal parts of the window: nearly independent values of the same mean.
+    # Rates of equal parts of the window: values of the same mean, following each other.
     edges = np.linspace(*window, _BATCHES + 1)
     rates = {
         name: sum_between(*what, edges) * _BATCHES / (window[1] - window[0])
         for name, what in events.items()
     }
-    found["output_tokens_per_s"] = t_interval(rates["output"])
-    found["total_tokens_per_s"] = t_interval(rates["output"] + rates["prompt"])
-    found["requests_per_s"] = t_interval(rates["ended"])
+    found["output_tokens_per_s"] = series_interval(rates["output"])
+    found["total_tokens_per_s"] = series_interval(rates["output"] + rates["prompt"])
+    found["requests_per_s"] = series_interval(rates["ended"])
     found["slo_attainment"] = wilson(slo.met, slo.asked)
     return {name: interval for name, interval in found.items() if interval is not None}
 

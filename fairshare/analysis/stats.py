@@ -109,6 +109,24 @@ def t_interval(values: Sequence[float] | Floats) -> Interval | None:
     return Interval(centre - half, centre + half)
 
 
+def series_interval(values: Sequence[float] | Floats) -> Interval | None:
+    """The t interval of the mean of values that follow each other in time.
+
+    Where neighbours are alike there are fewer independent values than there seem to be: with a
+    lag-1 correlation of r > 0, n (1 - r) / (1 + r) of n (a first-order autoregression).
+    """
+    plain = t_interval(values)
+    if plain is None:
+        return None
+    series = np.asarray(values, float)
+    deviation = series - series.mean()
+    square = float((deviation * deviation).sum())
+    r = max(0.0, float((deviation[1:] * deviation[:-1]).sum()) / square) if square else 0.0
+    centre = (plain.low + plain.high) / 2
+    half = (plain.high - centre) * math.sqrt((1 + r) / (1 - r))
+    return Interval(centre - half, centre + half)
+
+
 def wilson(successes: int, total: int) -> Interval | None:
     """Wilson's score interval of a proportion (Wilson 1927); None of nothing."""
     if total == 0:

@@ -11,6 +11,7 @@ from fairshare.analysis.stats import (
     order_ranks,
     percentile,
     percentile_intervals,
+    series_interval,
     t_interval,
     t_quantile,
     wilson,
@@ -33,6 +34,34 @@ def test_t_interval_of_a_known_sample() -> None:
     assert interval is not None
     assert (interval.low, interval.high) == pytest.approx((-0.484138, 4.484138), abs=1e-6)
     assert t_interval([1.0]) is None
+
+
+def test_a_series_whose_neighbours_are_alike_says_less() -> None:
+    """It holds the true mean of an autoregressive series far more often than the plain interval."""
+    random = np.random.default_rng(4)
+    hits, plain_hits = 0, 0
+    for _ in range(300):
+        noise = random.normal(size=60)
+        series = [0.0]
+        for step in noise:
+            series.append(0.5 * series[-1] + float(step))
+        wide, plain = series_interval(series[-20:]), t_interval(series[-20:])
+        assert wide is not None
+        assert plain is not None
+        hits += wide.low <= 0 <= wide.high
+        plain_hits += plain.low <= 0 <= plain.high
+    assert hits / 300 >= 0.86
+    assert plain_hits / 300 < 0.82
+
+
+def test_a_series_without_such_neighbours_has_the_plain_interval() -> None:
+    """Alternating or constant values are not made to look more certain, nor less."""
+    for values in ([1.0, 3.0] * 5, [2.0] * 5):
+        found, plain = series_interval(values), t_interval(values)
+        assert found is not None
+        assert plain is not None
+        assert (found.low, found.high) == pytest.approx((plain.low, plain.high))
+    assert series_interval([1.0]) is None
 
 
 def test_wilson_of_known_proportions() -> None:
