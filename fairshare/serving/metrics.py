@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -57,15 +56,17 @@ class MetricsScraper:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._task is not None:
+        if self._task is None or self._file is None:
+            return
+        with self._file as file:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-        if self._file is not None:
-            with self._file as file:
-                if exc_type is None:  # the counters at the end belong to the last interval
-                    async with new_session() as session:
-                        await self._all(session, file)
+            # Not awaited itself: a cancellation of ours would be taken for the task's own.
+            await asyncio.wait({self._task})
+            if not self._task.cancelled():
+                self._task.result()  # raises what kept it from writing
+            if exc_type is None:  # the counters at the end belong to the last interval
+                async with new_session() as session:
+                    await self._all(session, file)
 
     async def _run(self, file: IO[bytes]) -> None:
         async with new_session() as session:

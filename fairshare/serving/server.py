@@ -131,8 +131,8 @@ class Server:
         """Ask the server to stop, then make it; return when nothing of it runs. Idempotent."""
         if self._watcher is not None:
             self._watcher.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watcher
+            # Not awaited itself: a cancellation of ours would be taken for the watcher's own.
+            await asyncio.wait({self._watcher})
             self._watcher = None
         started_s = time.monotonic()
         failed = self.state is ServerState.FAILED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -290,6 +291,24 @@ async def test_metrics_are_written_while_servers_run(bench: Bench, tmp_path: Pat
     times = [line["t_ns"] for line in lines]
     assert times == sorted(times)
     assert 0 < times[0] < 5_000_000_000
+
+
+async def test_metrics_that_cannot_be_written_are_an_error(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk ends the recording, and whoever opened it hears of it."""
+    asked = asyncio.Event()
+
+    async def full(session: Any, server: Server) -> None:
+        asked.set()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("fairshare.serving.metrics.fetch_metrics", full)
+    async with bench.fleet() as running:
+        scraper = MetricsScraper(running, tmp_path / "server_metrics.jsonl")
+        with pytest.raises(OSError, match="No space left"):
+            async with scraper:
+                await asked.wait()
 
 
 async def test_a_server_that_is_gone_has_null_metrics(bench: Bench, tmp_path: Path) -> None:
