@@ -185,10 +185,16 @@ def _with_best(made: list[Row]) -> list[Row]:
 
 
 def _marked(row: Row, others: list[Row]) -> Row:
+    """``row`` with what it is best in.
+
+    A total has no best latency: it is pooled, so whoever lets the slow tenant starve would win.
+    """
     best = {
         name
         for name, higher in HIGHER_IS_BETTER.items()
-        if others and all(_beats(row, other, name, higher=higher) for other in others)
+        if others
+        and (higher or row.tenant is not None)
+        and all(_beats(row, other, name, higher=higher) for other in others)
     }
     return replace(row, best=frozenset(best))
 

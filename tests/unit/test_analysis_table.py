@@ -52,7 +52,9 @@ def test_numbers_keep_three_digits() -> None:
     ]  # fmt: skip
 
 
-def _row(mode: Mode, value: float, low: float, high: float, metric: str) -> Row:
+def _row(
+    mode: Mode, value: float, low: float, high: float, metric: str, tenant: str | None = None
+) -> Row:
     estimate = Estimate(value, Interval(low, high), across_runs=True)
     return Row(
         setting=Setting("s", 1.0, 4),
@@ -60,7 +62,7 @@ def _row(mode: Mode, value: float, low: float, high: float, metric: str) -> Row:
         label=mode.value,
         policy="fcfs",
         provenance=Provenance.SIMULATED,
-        tenant=None,
+        tenant=tenant,
         repetitions=3,
         marks=(),
         estimates={metric: estimate},
@@ -85,15 +87,26 @@ def test_best_is_what_no_interval_doubts(
     """A mode is best only if its interval is clear of every rival's; the baseline is none."""
     rows = _with_best(
         [
-            _row(Mode.LOGICAL, 100, 95, 105, metric),
-            _row(Mode.MPS, *mps, metric),
-            _row(Mode.EXCLUSIVE, 1, 1, 1, metric),
+            _row(Mode.LOGICAL, 100, 95, 105, metric, "a"),
+            _row(Mode.MPS, *mps, metric, "a"),
+            _row(Mode.EXCLUSIVE, 1, 1, 1, metric, "a"),
         ]
     )
     assert {row.mode for row in rows if metric in row.best} == best
     (table,) = tables(rows)
     starred = {row.mode for row in table.rows if any(figure.best for figure in row.figures)}
     assert starred == {mode.value for mode in best}
+
+
+def test_pooled_latencies_have_no_best() -> None:
+    """A mode that starves the slow tenant answers faster on the whole, and wins nothing by it."""
+    pooled = [
+        _row(Mode.LOGICAL, 2, 1.9, 2.1, "tpot_p50_s"),
+        _row(Mode.MPS, 1, 0.9, 1.1, "tpot_p50_s"),
+    ]
+    assert not any(row.best for row in _with_best(pooled))
+    own = [replace(row, tenant="a") for row in pooled]
+    assert [row.mode for row in _with_best(own) if row.best] == [Mode.MPS]
 
 
 def test_findings_say_when_they_are_not_certain() -> None:
@@ -120,8 +133,8 @@ def test_a_p99_of_few_requests_of_one_run_wins_nothing(repetitions: int, best: s
     rows = [
         replace(row, few_for_p99=True, repetitions=repetitions)
         for row in (
-            _row(Mode.LOGICAL, 1, 0.9, 1.1, "ttft_p99_s"),
-            _row(Mode.MPS, 2, 1.9, 2.1, "ttft_p99_s"),
+            _row(Mode.LOGICAL, 1, 0.9, 1.1, "ttft_p99_s", "a"),
+            _row(Mode.MPS, 2, 1.9, 2.1, "ttft_p99_s", "a"),
         )
     ]
     assert {row.label for row in _with_best(rows) if row.best} == best
