@@ -53,7 +53,7 @@ def test_numbers_keep_three_digits() -> None:
 
 
 def _row(
-    mode: Mode, value: float, low: float, high: float, metric: str, tenant: str | None = None
+    mode: Mode, value: float, low: float, high: float, metric: str, *, tenant: str | None = None
 ) -> Row:
     estimate = Estimate(value, Interval(low, high), across_runs=True)
     return Row(
@@ -87,9 +87,9 @@ def test_best_is_what_no_interval_doubts(
     """A mode is best only if its interval is clear of every rival's; the baseline is none."""
     rows = _with_best(
         [
-            _row(Mode.LOGICAL, 100, 95, 105, metric, "a"),
-            _row(Mode.MPS, *mps, metric, "a"),
-            _row(Mode.EXCLUSIVE, 1, 1, 1, metric, "a"),
+            _row(Mode.LOGICAL, 100, 95, 105, metric, tenant="a"),
+            _row(Mode.MPS, *mps, metric, tenant="a"),
+            _row(Mode.EXCLUSIVE, 1, 1, 1, metric, tenant="a"),
         ]
     )
     assert {row.mode for row in rows if metric in row.best} == best
@@ -133,8 +133,8 @@ def test_a_p99_of_few_requests_of_one_run_wins_nothing(repetitions: int, best: s
     rows = [
         replace(row, few_for_p99=True, repetitions=repetitions)
         for row in (
-            _row(Mode.LOGICAL, 1, 0.9, 1.1, "ttft_p99_s", "a"),
-            _row(Mode.MPS, 2, 1.9, 2.1, "ttft_p99_s", "a"),
+            _row(Mode.LOGICAL, 1, 0.9, 1.1, "ttft_p99_s", tenant="a"),
+            _row(Mode.MPS, 2, 1.9, 2.1, "ttft_p99_s", tenant="a"),
         )
     ]
     assert {row.label for row in _with_best(rows) if row.best} == best
