@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -13,10 +13,12 @@ from typing import Any
 from fairshare.devices.telemetry import GpuSampler, record_gpu, record_hosts
 from fairshare.errors import FairshareError, StoppedEarlyError
 from fairshare.events import EventLog
-from fairshare.load.driver import DriveReport, drive
+from fairshare.load.driver import DriveReport, TenantLoad, drive
+from fairshare.load.probe import answers
 from fairshare.records import (
     CellResult,
     CellStatus,
+    ErrorKind,
     Mark,
     Phase,
     Provenance,
@@ -41,6 +43,8 @@ _PROVENANCE = {
     DeviceKind.VIRTUAL: Provenance.SIMULATED,
     DeviceKind.EXTERNAL: Provenance.MEASURED_UNVERIFIED,
 }
+_SILENT = (ErrorKind.UNFINISHED, ErrorKind.STALLED, ErrorKind.TIMEOUT)
+PROBE_TIMEOUT_S = 20.0
 _ERROR_TEXTS = 3  # distinct error texts quoted when a tenant got no answer at all
 
 
@@ -51,9 +55,13 @@ class Account:
     sent: Counter[str] = field(default_factory=Counter)
     succeeded: Counter[str] = field(default_factory=Counter)
     errors: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    silent: set[str] = field(default_factory=set)
+    """Tenants of whom a request, of whichever phase, had no end of the server's making."""
 
     def add(self, record: RequestRecord) -> None:
-        """Count one record of the measured window."""
+        """Count one record; the figures are of the measured window."""
+        if record.error in _SILENT:
+            self.silent.add(record.tenant)
         if record.phase is not Phase.MEASURE:
             return
         self.sent[record.tenant] += 1
@@ -177,10 +185,29 @@ async def _measure(
             stop=halt,
             on_window=lambda phase: context.events.emit("cell.phase", cell=cell.id, phase=phase),
         )
+        if not halt.is_set():
+            await _find_hung(load.tenants, context, account)
     report.client["adjusted_requests"] = {
         tenant: asdict(adjusted) for tenant, adjusted in load.adjustments.items()
     }
     return report
+
+
+async def _find_hung(loads: Sequence[TenantLoad], context: CellContext, account: Account) -> None:
+    """Count a server as dead that says nothing although nobody asks it for anything any more.
+
+    Every request has been cancelled by now, so one of a single token is answered at once, unless
+    the engine hangs. Servers of others may have other clients, and are left alone.
+    """
+    for load in loads:
+        server = context.fleet.server_of(load.tenant.name)
+        if load.tenant.name not in account.silent or server.process is None:
+            continue
+        if not server.died.is_set() and not await answers(load.target, PROBE_TIMEOUT_S):
+            server.give_up(
+                f"hangs: with no other request left, one of a single token had no answer after "
+                f"{PROBE_TIMEOUT_S:g} s"
+            )
 
 
 @asynccontextmanager

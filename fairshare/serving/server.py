@@ -75,6 +75,7 @@ class Server:
         self.start_s = 0.0
         self._events = events
         self._reason = "has not failed"
+        self._hung = False
         self._session: aiohttp.ClientSession | None = None
         self._watcher: asyncio.Task[None] | None = None
 
@@ -148,6 +149,11 @@ class Server:
             await self._session.close()
             self._session = None
 
+    def give_up(self, reason: str) -> None:
+        """Count the server as dead although its process runs; ``reason`` completes its name."""
+        self._hung = True
+        self._fail(reason, "server.died")
+
     def diagnosis(self) -> ServerError:
         """Why the server failed: how it ended, the first real error, its last log lines, a hint."""
         if self.process is None:
@@ -156,7 +162,9 @@ class Server:
         cause = first_error(self.process.log_tail(_SEARCHED_LINES))
         message = f"server {self.name} {self._reason}" + (f": {cause}" if cause else "")
         hint = hint_for(cause or "\n".join(tail))
-        if hint is None and cause is None and self.start_s > 0:  # it worked, then it did not
+        # A program that ends itself with an error code was not killed.
+        worked = self.start_s > 0 and not self._hung and (self.process.returncode or 0) <= 0
+        if hint is None and cause is None and worked:  # until it did not
             hint = KILLED_HINT
         where = f"the whole log is {self.process.log_path}"
         return ServerError(message, evidence=tail, hint=f"{hint}; {where}" if hint else where)
