@@ -38,8 +38,8 @@ def check_servers(settings: Settings, plan: PartitionPlan) -> None:
             settings.launcher, slot, model, port=1, run_dir=Path(), python=settings.python
         )
         if settings.launcher.engine is Engine.VIRTUAL:
-            _check_simulated_arguments(command.argv)
             _check_simulated_memory(settings, slot)
+            _check_simulated_arguments(command.argv)
 
 
 def _check_simulated_arguments(argv: Sequence[str]) -> None:

@@ -65,12 +65,17 @@ async def switch_mode(smi: NvidiaSmi, enabled: bool) -> None:
     answer = await smi.set_mig_mode(enabled)
     mode = await smi.mig_mode()
     if mode != MigMode(wanted, wanted):
+        refused = any("Insufficient Permissions" in line for line in said([answer]))
+        remedy = (
+            "the mode may be changed by root only: run fairshare with sudo"
+            if refused
+            else "stop whatever else uses the GPU (persistence daemon, DCGM, a display)"
+        )
         raise PartitionError(
             f"MIG mode of GPU {smi.gpu} is {mode.current} (pending: {mode.pending}) and should be "
             f"{wanted}",
             evidence=said([answer]),
-            hint="stop whatever else uses the GPU (persistence daemon, DCGM, a display), "
-            "or leave out --allow-gpu-changes",
+            hint=f"{remedy}, or leave out --allow-gpu-changes",
         )
 
 

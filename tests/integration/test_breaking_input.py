@@ -58,3 +58,13 @@ def test_a_dataset_with_an_impossible_name_is_wrong_input(workplace: Workplace) 
     assert done.returncode == 2
     assert "File name too long" in " ".join(done.stdout.split())
     assert "Traceback" not in done.stdout
+
+
+def test_a_share_of_nothing_is_infeasible_in_its_modes_only(workplace: Workplace) -> None:
+    """A share too small for any server does not keep the other modes from running."""
+    text = (workplace.path / "brief.yaml").read_text()
+    workplace.write("brief.yaml", text.replace("- name: chat", "- name: chat\n    share: 1e-12"))
+    done = workplace.run("plan", "brief.yaml", "--device", "virtual", "--modes", "logical,mps")
+    assert done.returncode == 0
+    assert "server all: 100%" in done.stdout
+    assert "too little for" in " ".join(done.stdout.split())

@@ -247,7 +247,9 @@ async def test_mig_makes_instances_and_restores(tmp_path: Path, driver_env: dict
     ("knob", "said"),
     [
         ("mig_pending", "pending"),
+        ("mig_pending", "hint: stop whatever else uses the GPU"),
         ("mig_no_permission", "Insufficient Permissions"),
+        ("mig_no_permission", "hint: the mode may be changed by root only"),
         ("cgi_insufficient", "Insufficient Resources"),
         ("driver_missing", "couldn't communicate with the NVIDIA driver"),
     ],
