@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Self
+from typing import Annotated, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from fairshare.spec.base import Bytes, Name, PositiveSeconds, Spec
 from fairshare.spec.scenario import Api
@@ -39,13 +40,25 @@ _OF_STARTED_SERVERS = (
 )
 
 
+def _with_place(url: str) -> str:
+    """The URL, if it names a host, and a port that there is."""
+    parts = urlsplit(url)  # a bracket left open is a ValueError, as is a port out of range
+    if not parts.hostname or parts.port == 0:
+        raise ValueError(f"{url!r} names no host and port to connect to")
+    return url
+
+
+UrlPath = Annotated[str, Field(pattern=r"^/[!-~]*$")]
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+
 class Endpoint(Spec):
     """A server that somebody else runs."""
 
-    url: str = Field(pattern=r"^https?://[^\s]+$")
+    url: Annotated[str, Field(pattern=r"^https?://[^\s]+$"), AfterValidator(_with_place)]
     model: str | None = None
     """Name to ask for; without it, the first that the server lists."""
-    api_key_env: str | None = None
+    api_key_env: Variable | None = None
     """Environment variable that holds the key."""
 
 
@@ -71,17 +84,17 @@ class Launcher(Spec):
     args: dict[str, ArgValue] = {}
     """Engine arguments: ``max_model_len: 2048`` becomes ``--max-model-len 2048``; true becomes
     the bare flag, false its ``--no-`` form, null leaves it out."""
-    env: dict[str, str] = {}
+    env: dict[Variable, str] = {}
     """Environment variables, over an allow-list of the caller's."""
     apis: list[Api] = Field([Api.COMPLETIONS], min_length=1)
     """Protocols the server speaks; the first is the default."""
-    health_path: str = "/health"
-    models_path: str | None = "/v1/models"
-    metrics_path: str | None = "/metrics"
+    health_path: UrlPath = "/health"
+    models_path: UrlPath | None = "/v1/models"
+    metrics_path: UrlPath | None = "/metrics"
     ready_timeout_s: PositiveSeconds = 300.0
     stop_grace_s: PositiveSeconds = 15.0
     """A ready server may take so long to stop by itself."""
-    api_key_env: str | None = None
+    api_key_env: Variable | None = None
     """Variable by which the server learns the run's API key."""
     token_id_prompts: bool = True
     """Whether prompts may be sent as token ids (else text is made of exactly as many tokens)."""
@@ -103,7 +116,7 @@ class Launcher(Spec):
             if not self.endpoints:
                 raise ValueError("endpoints are missing: where do the servers answer?")
             return self
-        if not self.command:
+        if not self.command or not self.command[0].strip():
             raise ValueError("command is missing")
         if self.endpoints:
             raise ValueError("endpoints are for engine external: remove them, or command")

@@ -163,10 +163,10 @@ def _at(path: Path, node: yaml.Node) -> Location:
 def _refuse_unstorable(
     value: Any, steps: tuple[str | int, ...], path: Path | None, root: yaml.Node | None
 ) -> None:
-    """What JSON cannot hold could not be stored with the results.
+    """What JSON cannot hold could not be stored with the results; NUL ends text for the kernel.
 
     Raises:
-        SpecError: a number beyond 64 bits, or text with half a character in it.
+        SpecError: a number beyond 64 bits, or text with half a character or a NUL in it.
     """
     if isinstance(value, Mapping):
         for key, item in value.items():
@@ -180,6 +180,8 @@ def _refuse_unstorable(
             problem = "the number is too large"
         elif isinstance(value, str) and any("\ud800" <= c <= "\udfff" for c in value):
             problem = "the text is not valid Unicode"
+        elif isinstance(value, str) and "\0" in value:
+            problem = "the text holds a NUL character"
         if problem:
             where = _place(path, root, steps) if path else None
             raise SpecError(f"{'.'.join(map(str, steps))}: {problem}", where=where)

@@ -58,8 +58,8 @@ class Progress:
         click.echo(f"  [{self._finished + 1}/{self._cells}] {event['cell']}", nl=False)
 
     def _done(self, event: Event) -> None:
-        self._finished += 1
         status, reason = event["status"], event.get("reason")
+        self._finished += status != "infeasible"  # those are not among the cells to run
         if status == "ok":
             click.secho("  ok" + (f" ({reason})" if reason else ""), fg="green")
         elif status == "infeasible":

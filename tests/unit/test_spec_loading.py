@@ -220,6 +220,7 @@ def test_aliases_cannot_stand_for_billions_of_values(tmp_path: Path, layer: str)
         ("name: good", "seed: 99999999999999999999\nname: good", "too large"),
         ("tokens: 32", f"tokens: 0x{'f' * 5000}", "too large"),
         ("name: good", 'description: "\\uD800"\nname: good', "not valid Unicode"),
+        ("name: good", 'description: "a\\0b"\nname: good', "a NUL character"),
         ("name: good", "timing: {window_s: [1]}\nname: good", "is not a duration"),
         ("name: good", "timing: {window_s: true}\nname: good", "is not a duration"),
         ("name: good", "timing: {window_s: 400d}\nname: good", "less than or equal to"),
@@ -250,3 +251,33 @@ def test_a_missing_kind_lists_the_kinds(tmp_path: Path) -> None:
     error = _error(tmp_path, GOOD.replace("- name: chat", "- name: chat\n    arrival: {}"))
     assert error.hint is not None
     assert "poisson" in error.hint
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"env": {"A=B": "x"}}, "env"),
+        ({"health_path": "http://elsewhere/"}, "health_path"),
+        ({"command": [" "]}, "command is missing"),
+        ({"api_key_env": "not a name"}, "api_key_env"),
+    ],
+)
+def test_what_no_process_could_be_started_with_is_refused(
+    changes: dict[str, object], message: str
+) -> None:
+    """Names of variables, paths of URLs and programs are checked before anything starts."""
+    good = {"name": "l", "engine": "virtual", "command": ["x"]}
+    validate(good, Launcher)
+    with pytest.raises(SpecError) as caught:
+        validate(good | changes, Launcher)
+    assert message in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[::1", "http://127.0.0.1:99999", "http://:80", "http://a:0"]
+)
+def test_an_endpoint_that_nobody_can_connect_to_is_refused(url: str) -> None:
+    """A URL needs a host, and a port that exists."""
+    launcher = {"name": "l", "engine": "external", "endpoints": {"default": {"url": url}}}
+    with pytest.raises(SpecError, match="url"):
+        validate(launcher, Launcher)
