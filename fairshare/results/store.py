@@ -17,6 +17,15 @@ from fairshare.results.files import read_bytes, write_atomic, writing
 from fairshare.results.reading import read_records
 from fairshare.results.writer import CellWriter
 
+# What readers of matrix.json rely on; the rest of it is shown and not worked with.
+_SHAPE: dict[str, type[list[Any]] | type[dict[str, Any]]] = {
+    "starts": list,
+    "plan": list,
+    "scenarios": dict,
+    "request": dict,
+    "infeasible": dict,
+}
+_KIND_NAMES = {list: "a list", dict: "an object"}
 _OURS_BEFORE_THE_MATRIX = {layout.EVENTS}  # the event log may be opened first
 
 
@@ -101,6 +110,11 @@ class ResultStore:
                 where=Location(path),
                 hint="read it with the version of fairshare that wrote it",
             )
+        for name, kind in _SHAPE.items():
+            if not isinstance(matrix.get(name, kind()), kind):
+                raise ResultsError(
+                    f"damaged: {name} is not {_KIND_NAMES[kind]}", where=Location(path)
+                )
         return cls(directory, matrix)
 
     def save_matrix(self, matrix: dict[str, Any]) -> None:

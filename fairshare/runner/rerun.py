@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from fairshare.errors import ResultsError, SpecError
+from fairshare.errors import Location, ResultsError, SpecError
 from fairshare.records import CellKey
 from fairshare.results import layout
 from fairshare.results.store import ResultStore, StoredCell
@@ -41,19 +41,35 @@ def replay(folder: Path, cell_id: str, flags: Flags) -> tuple[Settings, RunPlan,
     """
     store = ResultStore.open(folder)
     stored = _find(store, cell_id)
-    config = yaml.safe_load((stored.dir / layout.CONFIG).read_text("utf-8"))
     key = stored.result.key
-    matrix, flags = _request(store.matrix, key, flags)
-    scenario = validate({**config["scenario"], "tenants": config["all_tenants"]}, Scenario)
-    base = Path(store.matrix.get("scenarios", {}).get(key.scenario, "."))
+    try:
+        matrix, flags = _request(store.matrix, key, flags)
+        base = Path(store.matrix.get("scenarios", {}).get(key.scenario, "."))
+    except (TypeError, ValueError) as error:
+        where = Location(store.dir / layout.MATRIX)
+        raise ResultsError(f"damaged: the request: {error}", where=where) from None
+    scenario, launcher = _definition(stored.dir / layout.CONFIG)
     settings = settle(
         matrix,
         flags,
         scenarios=[(scenario, base)],
-        launcher=validate(config["launcher"], Launcher) if flags.launcher is None else None,
+        launcher=launcher if flags.launcher is None else None,
     )
     plan = _only(make_plan(settings), key)
     return settings, plan, flags
+
+
+def _definition(path: Path) -> tuple[Scenario, Launcher]:
+    """Scenario and launcher as the cell's own file defines them."""
+    try:
+        config = yaml.safe_load(path.read_text("utf-8"))
+        scenario = validate({**config["scenario"], "tenants": config["all_tenants"]}, Scenario)
+        return scenario, validate(config["launcher"], Launcher)
+    except SpecError as error:
+        raise ResultsError(f"damaged: {error.message}", where=Location(path)) from None
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError, RecursionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ResultsError(f"cannot be read: {reason}", where=Location(path)) from None
 
 
 def _find(store: ResultStore, cell_id: str) -> StoredCell:
