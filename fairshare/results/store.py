@@ -43,9 +43,12 @@ class StoredCell:
         A last line cut short is passed over in a ``.partial`` folder.
 
         Raises:
-            ResultsError: a damaged line, with file and line.
+            ResultsError: a damaged line, with file and line; a complete cell without the file.
         """
-        return read_records(self.dir / layout.REQUESTS, complete=self.complete)
+        path = self.dir / layout.REQUESTS
+        if self.complete and not path.exists():  # written empty, if need be, by every cell
+            raise ResultsError("damaged: the file is missing", where=Location(path))
+        return read_records(path, complete=self.complete)
 
 
 class ResultStore:
@@ -200,13 +203,34 @@ def _read_result(path: Path) -> CellResult:
     raw = _read_object(path)
     try:
         result = CellResult.from_mapping(raw)
-        _check_tenants(result)
+        _check_values(result)
     except (ValueError, TypeError, KeyError) as error:
         raise ResultsError(f"damaged: {error}", where=Location(path)) from error
     return result
 
 
-def _check_tenants(result: CellResult) -> None:
+def _check_values(result: CellResult) -> None:
+    """Types of what analysis computes with.
+
+    Raises:
+        TypeError: a value of another type.
+    """
+    window = result.window_ns
+    if window is not None and not (
+        isinstance(window, list | tuple) and [type(ns) for ns in window] == [int, int]
+    ):
+        raise TypeError("window_ns is not two whole numbers")
+    if result.end_ns is not None and type(result.end_ns) is not int:
+        raise TypeError("end_ns is not a whole number")
     for tenant in result.tenants:
         if not isinstance(tenant["name"], str):
             raise TypeError("the name of a tenant is not text")
+        if not _is_number(tenant.get("weight", 1)):
+            raise TypeError("the weight of a tenant is not a number")
+        slo = tenant.get("slo", {})
+        if not isinstance(slo, dict) or not all(_is_number(limit) for limit in slo.values()):
+            raise TypeError("the slo of a tenant does not hold numbers")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

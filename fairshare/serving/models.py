@@ -117,7 +117,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         hint = "a model's folder holds config.json, the weights and the tokenizer"
         raise SpecError(f"{folder} is not a model: it has no config.json", hint=hint) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SpecError(f"{path} cannot be read: {error}") from None
     if not isinstance(config, dict):
         raise SpecError(f"{path} does not hold a JSON object")

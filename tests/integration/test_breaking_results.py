@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import orjson
+import pytest
 
+from fairshare.errors import ResultsError
 from tests.workplace import Workplace
 
 RUN = (
@@ -57,3 +59,28 @@ def test_a_damaged_folder_ends_a_rerun_with_its_file(workplace: Workplace) -> No
         assert done.returncode == 2
         matrix.write_bytes(sound[0])
         config.write_bytes(sound[1])
+
+
+def test_a_damaged_cell_is_told_by_its_file(workplace: Workplace) -> None:
+    """Values of another type, and records that are gone, are no figures and no traceback."""
+    assert workplace.run(*RUN).returncode == 0
+    (cell,) = workplace.cells("out").values()
+    path = cell.dir / "cell.json"
+    sound = path.read_bytes()
+    good = orjson.loads(sound)
+    tenant = good["tenants"][0]
+    damages = [
+        ({"window_ns": "a"}, "window_ns is not two whole numbers"),
+        ({"end_ns": "a"}, "end_ns is not a whole number"),
+        ({"tenants": [tenant | {"slo": 5}]}, "slo of a tenant does not hold numbers"),
+        ({"tenants": [tenant | {"weight": "heavy"}]}, "weight of a tenant is not a number"),
+    ]
+    for changes, message in damages:
+        path.write_bytes(orjson.dumps(good | changes))
+        with pytest.raises(ResultsError, match=message):
+            workplace.cells("out")
+    path.write_bytes(sound)
+    (cell.dir / "requests.jsonl").unlink()
+    done = workplace.run("analyze", "out")
+    assert done.returncode == 2
+    assert "damaged: the file is missing" in " ".join(done.stdout.split())

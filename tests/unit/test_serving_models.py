@@ -163,3 +163,10 @@ def test_a_file_is_not_a_model(tmp_path: Path) -> None:
     path.touch()
     with pytest.raises(SpecError, match="name the folder"):
         resolve_model(str(path))
+
+
+def test_a_config_nested_without_end_is_refused(tmp_path: Path) -> None:
+    """Thousands of brackets are a message, not a traceback."""
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    with pytest.raises(SpecError, match="cannot be read"):
+        resolve_model(str(tmp_path))
