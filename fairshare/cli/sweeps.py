@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from fairshare.cli.options import (
     timing_flags,
     where_flags,
 )
-from fairshare.errors import ExitCode, FairshareError, SpecError
+from fairshare.errors import ExitCode, FairshareError
 
 if TYPE_CHECKING:
     from fairshare.runner.plan import RunPlan
@@ -30,6 +31,10 @@ OUTPUT_DIR = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     help="Where results go (default: results/NAME-DATE-TIME).",
 )
+RESUME = click.option(
+    "--resume", is_flag=True, help="Run only the cells that --output-dir still lacks."
+)
+_DEFINED_BY_THE_CELL = ("mode", "concurrency", "load_scale", "warmup", "window", "drain", "seed")
 _FLAG_FIELDS = (
     "device",
     "gpu",
@@ -65,7 +70,7 @@ def _sweep_flags(command: Any) -> Any:
 @click.command("matrix")
 @_sweep_flags
 @OUTPUT_DIR
-@click.option("--resume", is_flag=True, help="Run only the cells that --output-dir still lacks.")
+@RESUME
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop (the same as plan).")
 @click.option("--no-report", is_flag=True, help="Leave out figures and page; build them later.")
 def matrix_command(
@@ -77,8 +82,6 @@ def matrix_command(
     GPU that is the simulated one, and every figure says so.
     """
     matrix, flags = _matrix(given), _flags(given)
-    if resume and output_dir is None:
-        raise click.UsageError("--resume needs the --output-dir to continue")
     settings, plan = _settle(matrix, flags)
     if dry_run:
         _show_plan(settings, plan)
@@ -108,17 +111,22 @@ def plan_command(**given: Any) -> None:
 @where_flags
 @timing_flags
 @OUTPUT_DIR
+@RESUME
 def run_command(
     scenario: str | None,
     rerun: str | None,
     folder: Path | None,
     output_dir: Path | None,
+    resume: bool,
     **given: Any,
 ) -> None:
     """Run a single cell: one SCENARIO in one mode (in exclusive mode, one per tenant)."""
     if rerun is not None:
         if folder is None or scenario is not None:
             raise click.UsageError("--rerun CELL_ID goes with --results FOLDER and no SCENARIO")
+        if vain := [name for name in _DEFINED_BY_THE_CELL if given[name] is not None]:
+            flag = vain[0].replace("_", "-")
+            raise click.UsageError(f"--{flag} is what the cell to --rerun already defines")
         settings, plan, flags = _replay(folder, rerun, _flags(given))
     else:
         if scenario is None or given["mode"] is None:
@@ -134,7 +142,7 @@ def run_command(
         }
         flags = _flags(given)
         settings, plan = _settle(_matrix(single), flags)
-    _execute(settings, plan, flags, output_dir, resume=False, report=True)
+    _execute(settings, plan, flags, output_dir, resume=resume, report=True)
 
 
 def _matrix(given: dict[str, Any]) -> Matrix:
@@ -205,12 +213,12 @@ def _execute(
     """Run, analyse what there is, show it, and end with the exit code that it deserves."""
     from fairshare.runner.rerun import request_of
     from fairshare.runner.session import default_output_dir, execute
-    from fairshare.ui.outcome import show_analysis, show_outcome
+    from fairshare.ui.outcome import show_outcome
     from fairshare.ui.progress import Progress
 
+    if resume and output_dir is None:
+        raise click.UsageError("--resume needs the --output-dir to continue")
     directory = output_dir or default_output_dir(settings.matrix.name)
-    failure: FairshareError | None = None
-    outcome = None
     try:
         outcome = execute(
             settings,
@@ -218,28 +226,27 @@ def _execute(
             directory,
             resume=resume,
             request=request_of(settings.matrix, flags),
-            listeners=[Progress(len(plan.cells))],
+            listeners=[Progress()],
         )
     except FairshareError as error:
-        failure = error
-        if error.exit_code in (ExitCode.BAD_INPUT, ExitCode.DEVICE_BUSY):
-            raise
-    from fairshare.analysis import build
-
-    try:
-        show_analysis(build(directory, figures=report, html=report))
-    except FairshareError as error:
-        raise failure or error from None
-    if failure is not None:
-        raise failure
-    if outcome is None:
-        raise SpecError("nothing was run")
+        if error.exit_code not in (ExitCode.BAD_INPUT, ExitCode.DEVICE_BUSY):
+            with contextlib.suppress(FairshareError):  # what is wrong is said already
+                _show(directory, report=report)
+        raise
+    _show(directory, report=report)
     sys.exit(show_outcome(outcome, directory, _resume_command(directory)))
+
+
+def _show(directory: Path, *, report: bool) -> None:
+    from fairshare.analysis import build
+    from fairshare.ui.outcome import show_analysis
+
+    show_analysis(build(directory, figures=report, html=report))
 
 
 def _resume_command(directory: Path) -> str:
     """The command that continues this one."""
     words = ["fairshare", *(word for word in sys.argv[1:] if word != "--resume")]
-    if "--output-dir" not in words:
+    if not any(word.partition("=")[0] == "--output-dir" for word in words):
         words += ["--output-dir", str(directory)]
     return shlex.join([*words, "--resume"])

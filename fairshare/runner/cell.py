@@ -18,10 +18,8 @@ from fairshare.load.probe import answers
 from fairshare.records import (
     CellResult,
     CellStatus,
-    ErrorKind,
     Mark,
     Phase,
-    Provenance,
     RequestRecord,
 )
 from fairshare.results import layout
@@ -33,16 +31,13 @@ from fairshare.runner.settings import Settings
 from fairshare.serving.fleet import Fleet
 from fairshare.serving.metrics import MetricsScraper
 from fairshare.sharing.plan import PartitionPlan
+from fairshare.sharing.slots import PROVENANCE
 from fairshare.spec.launcher import DeviceKind
 
 IDLE_TIMEOUT_S = 60.0
 TELEMETRY_INTERVAL_S = 0.5
-_PROVENANCE = {
-    DeviceKind.CUDA: Provenance.MEASURED,
-    DeviceKind.CPU: Provenance.MEASURED_ON_CPU,
-    DeviceKind.VIRTUAL: Provenance.SIMULATED,
-    DeviceKind.EXTERNAL: Provenance.MEASURED_UNVERIFIED,
-}
+PROBE_TIMEOUT_S = 20.0
+_SILENT = (ErrorKind.UNFINISHED, ErrorKind.STALLED, ErrorKind.TIMEOUT)
 _SILENT = (ErrorKind.UNFINISHED, ErrorKind.STALLED, ErrorKind.TIMEOUT)
 PROBE_TIMEOUT_S = 20.0
 _ERROR_TEXTS = 3  # distinct error texts quoted when a tenant got no answer at all
@@ -80,8 +75,6 @@ class Account:
                     for kind, count in self.errors[tenant].most_common(_ERROR_TEXTS)
                 )
                 return f"tenant {tenant}: none of {self.sent[tenant]} requests succeeded ({kinds})"
-        if not sum(self.sent.values()):
-            return "no request was sent in the window; make it longer with --window"
         return None
 
     def unheard(self, tenants: list[str]) -> list[str]:
@@ -112,7 +105,7 @@ def blank_result(
         key=cell.key,
         status=status,
         label=plan.label if plan else cell.key.mode.value,
-        provenance=plan.provenance if plan else _PROVENANCE[settings.device.kind],
+        provenance=plan.provenance if plan else PROVENANCE[settings.device.kind],
         fingerprint=cell.fingerprint,
         tenants=[
             {
@@ -239,9 +232,11 @@ async def _telemetry(context: CellContext, writer: CellWriter) -> AsyncIterator[
     epoch_ns = time.monotonic_ns()
     async with AsyncExitStack() as stack:
         if context.sampler is not None:
-            await stack.enter_async_context(
+            reason = await stack.enter_async_context(
                 record_gpu(context.sampler, writer.dir / layout.GPU, epoch_ns, TELEMETRY_INTERVAL_S)
             )
+            if reason is not None:
+                context.events.emit("telemetry.absent", reason=reason)
         pids = {name: server.pids for name, server in context.fleet.servers.items()}
         await stack.enter_async_context(
             record_hosts(pids, writer.dir / layout.HOST, epoch_ns, TELEMETRY_INTERVAL_S)

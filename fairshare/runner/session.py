@@ -21,6 +21,7 @@ from fairshare.results.store import ResultStore
 from fairshare.runner.plan import RunPlan
 from fairshare.runner.settings import Settings
 from fairshare.runner.sweep import Outcome, Sweep
+from fairshare.sharing.lease import lease
 
 
 def default_output_dir(name: str) -> Path:
@@ -40,17 +41,34 @@ def execute(
     """Run the plan into ``directory``; ``request`` is kept in matrix.json, for reruns.
 
     Raises:
+        DeviceBusyError: another run holds the device.
         FairshareError: see :meth:`Sweep.run`; also when the folder cannot be used.
     """
-    store, plan = _store(settings, plan, directory, resume, request)
-    with EventLog(directory / layout.EVENTS) as events:
-        for listener in listeners:
-            events.listen(listener)
-        for run in find_dead_runs():
-            events.emit("run.cleaned", run=run.run_id, done=undo(run, dry_run=False))
-        events.emit("sweep.started", cells=len(plan.cells), infeasible=len(plan.infeasible))
-        outcome = asyncio.run(_sweep(settings, plan, store, events))
-        events.emit("sweep.finished", stopped=outcome.stopped)
+    return asyncio.run(
+        _execute(settings, plan, directory, resume=resume, request=request, listeners=listeners)
+    )
+
+
+async def _execute(
+    settings: Settings,
+    plan: RunPlan,
+    directory: Path,
+    *,
+    resume: bool,
+    request: Mapping[str, Any],
+    listeners: Sequence[Listener],
+) -> Outcome:
+    # The device first: a run that is refused must not leave a folder that refuses the next one.
+    async with lease(settings.device, str(directory)):
+        store, plan = _store(settings, plan, directory, resume, request)
+        with EventLog(directory / layout.EVENTS) as events:
+            for listener in listeners:
+                events.listen(listener)
+            for run in find_dead_runs():
+                events.emit("run.cleaned", run=run.run_id, done=undo(run, dry_run=False))
+            events.emit("sweep.started", cells=len(plan.cells), infeasible=len(plan.infeasible))
+            outcome = await _sweep(settings, plan, store, events)
+            events.emit("sweep.finished", stopped=outcome.stopped)
     return outcome
 
 

@@ -154,6 +154,7 @@ def _device_and_launcher(
     if launcher is None and name:
         launcher = load_launcher(name)[0]
     if launcher is not None and launcher.engine is Engine.EXTERNAL:
+        _refuse_in_vain(flags)
         return EXTERNAL_DEVICE, "the launcher measures servers that somebody else runs", launcher
     asked = flags.device or matrix.device
     if asked is None and launcher is not None and DeviceKind.CUDA not in launcher.devices:
@@ -168,6 +169,22 @@ def _device_and_launcher(
             hint="it runs on " + ", ".join(kind.value for kind in launcher.devices),
         )
     return device, reason, _adjusted(launcher, flags)
+
+
+def _refuse_in_vain(flags: Flags) -> None:
+    """Flags that say how servers are started, beside servers that somebody else has started."""
+    given = {
+        "--device": flags.device,
+        "--gpu": flags.gpu,
+        "--engine-arg": flags.engine_args,
+        "--python": flags.python,
+    }
+    for name, value in given.items():
+        if value:
+            raise SpecError(
+                f"{name} has no effect on servers that somebody else runs",
+                hint="leave it out, or take another --launcher",
+            )
 
 
 def _usable_cuda(
@@ -209,6 +226,13 @@ def _engine(launcher: Launcher) -> tuple[str, str | None]:
 
 def _models(launcher: Launcher, tenants: Sequence[Tenant], default: str) -> dict[str, ModelFacts]:
     if launcher.engine is Engine.EXTERNAL:
+        for tenant in tenants:
+            if tenant.model or tenant.adapter:
+                raise SpecError(
+                    f"tenant {tenant.name}: model and adapter have no effect on servers that "
+                    "somebody else runs",
+                    hint=f"name the model to ask for as endpoints.{tenant.name}.model",
+                )
         facts = resolve_model(default) if default else None
         endpoints = set(endpoints_of(launcher, [tenant.name for tenant in tenants]).values())
         return {name: facts or _unknown_model(name) for name in sorted(endpoints)}

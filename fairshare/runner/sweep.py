@@ -1,10 +1,8 @@
-"""The whole matrix: lease the device; per deployment share it, serve, measure, put back."""
+"""The whole matrix: for each deployment share the device, serve, measure, put back."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import secrets
 import shutil
 import signal
@@ -29,7 +27,6 @@ from fairshare.runner.cell import CellContext, blank_result, run_cell
 from fairshare.runner.plan import Deployment, PlannedCell, RunPlan, partitioner_of, plain
 from fairshare.runner.settings import Settings
 from fairshare.serving.fleet import Fleet, fleet
-from fairshare.sharing.lease import lease
 from fairshare.sharing.plan import Partitioner, PartitionPlan, Slot
 from fairshare.sharing.static import STATE_VARIABLE
 from fairshare.spec.launcher import DeviceKind
@@ -80,7 +77,6 @@ class Sweep:
         """Run everything; a cell that fails never ends the sweep.
 
         Raises:
-            DeviceBusyError: another run holds the device.
             StoppedEarlyError: the results can no longer be written.
             PartitionError, ServerError: something of ours could not be put back or ended.
         """
@@ -89,7 +85,6 @@ class Sweep:
         if not plan.deployments:
             return self.outcome
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(lease(self.settings.device, str(self.store.dir)))
             scope = await stack.enter_async_context(run_scope(self.events))
             self._run_id = scope.run_id
             stage = _Stage(scope, *self._driver(scope, stack))
@@ -103,8 +98,7 @@ class Sweep:
     def kill_processes(self) -> None:
         """Kill every process of this run now; the scopes then find them gone and tidy up."""
         for identity in labelled(self._run_id) if self._run_id else ():
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(identity.pid, signal.SIGKILL)
+            identity.signal(signal.SIGKILL)
 
     def _driver(
         self, scope: RunScope, stack: AsyncExitStack

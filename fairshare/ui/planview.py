@@ -30,7 +30,8 @@ def show_plan(settings: Settings, plan: RunPlan) -> None:
         for infeasible in plan.infeasible:
             click.secho(f"  {infeasible.cell.id}: {infeasible.reason}", fg="yellow")
     guess = estimate(plan, settings.launcher.engine)
-    starts = sum(len(deployment.plan.slots) for deployment in plan.deployments)
+    ours = settings.launcher.engine is not Engine.EXTERNAL
+    starts = sum(len(deployment.plan.slots) for deployment in plan.deployments) if ours else 0
     click.echo(
         f"\n{len(plan.cells)} cells, {starts} server starts, "
         f"about {format_duration(guess.total_s)} "

@@ -18,11 +18,12 @@ _LONGEST_REASON = 160
 class Progress:
     """Listens to events and says what is going on, one plain line at a time."""
 
-    def __init__(self, cells: int) -> None:
-        self._cells = cells
+    def __init__(self) -> None:
+        self._cells = 0
         self._finished = 0
         self._say: dict[str, Callable[[Event], None]] = {
             "run.cleaned": self._cleaned,
+            "sweep.started": self._begun,
             "deployment.started": self._deployment,
             "server.ready": self._ready,
             "cell.started": self._started,
@@ -44,6 +45,9 @@ class Progress:
 
     def _cleaned(self, event: Event) -> None:
         click.echo(f"cleaned up after a killed run ({event['run']})")
+
+    def _begun(self, event: Event) -> None:
+        self._cells = event["cells"]
 
     def _deployment(self, event: Event) -> None:
         count = len(event["cells"])

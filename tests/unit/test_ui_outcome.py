@@ -45,7 +45,8 @@ def test_a_stopped_run_prints_how_to_go_on(capsys: pytest.CaptureFixture[str]) -
 
 def test_progress_counts_cells_and_shortens_reasons(capsys: pytest.CaptureFixture[str]) -> None:
     """One line per cell; a long reason is cut, since the last screen has it whole."""
-    progress = Progress(2)
+    progress = Progress()
+    progress({"event": "sweep.started", "cells": 2})
     for status, reason in (("ok", None), ("failed", "x" * 500 + "\nlog line")):
         progress({"event": "cell.started", "cell": f"cell-{status}"})
         progress({"event": "cell.finished", "cell": "c", "status": status, "reason": reason})
