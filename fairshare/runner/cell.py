@@ -18,6 +18,7 @@ from fairshare.load.probe import answers
 from fairshare.records import (
     CellResult,
     CellStatus,
+    ErrorKind,
     Mark,
     Phase,
     RequestRecord,
@@ -38,8 +39,6 @@ IDLE_TIMEOUT_S = 60.0
 TELEMETRY_INTERVAL_S = 0.5
 PROBE_TIMEOUT_S = 20.0
 _SILENT = (ErrorKind.UNFINISHED, ErrorKind.STALLED, ErrorKind.TIMEOUT)
-_SILENT = (ErrorKind.UNFINISHED, ErrorKind.STALLED, ErrorKind.TIMEOUT)
-PROBE_TIMEOUT_S = 20.0
 _ERROR_TEXTS = 3  # distinct error texts quoted when a tenant got no answer at all
 
 
