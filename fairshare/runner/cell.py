@@ -73,7 +73,10 @@ class Account:
                     f"{count} x {kind}"
                     for kind, count in self.errors[tenant].most_common(_ERROR_TEXTS)
                 )
-                return f"tenant {tenant}: none of {self.sent[tenant]} requests succeeded ({kinds})"
+                late = all(kind.startswith(ErrorKind.UNFINISHED) for kind in self.errors[tenant])
+                advice = "; lower the load, or give it more time with --drain" if late else ""
+                count = self.sent[tenant]
+                return f"tenant {tenant}: none of {count} requests succeeded ({kinds}){advice}"
         return None
 
     def unheard(self, tenants: list[str]) -> list[str]:

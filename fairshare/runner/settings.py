@@ -12,7 +12,7 @@ from fairshare.devices.device import Device
 from fairshare.errors import PreflightError, SpecError
 from fairshare.records import Mode, fingerprint
 from fairshare.serving import arguments, interpreter
-from fairshare.serving.external import endpoints_of
+from fairshare.serving.external import endpoint_key, endpoints_of
 from fairshare.serving.models import ModelFacts, resolve_model
 from fairshare.spec.launcher import DeviceKind, Engine, Launcher
 from fairshare.spec.loading import load_launcher, load_scenario, validate
@@ -235,6 +235,8 @@ def _models(launcher: Launcher, tenants: Sequence[Tenant], default: str) -> dict
                 )
         facts = resolve_model(default) if default else None
         endpoints = set(endpoints_of(launcher, [tenant.name for tenant in tenants]).values())
+        for name in endpoints:
+            endpoint_key(name, launcher.endpoints[name])
         return {name: facts or _unknown_model(name) for name in sorted(endpoints)}
     if not default and any(tenant.model is None for tenant in tenants):
         raise SpecError("no model is given", hint="name one with --model PATH_OR_NAME")

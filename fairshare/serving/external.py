@@ -58,7 +58,7 @@ async def _connect(
 ) -> Server:
     endpoint = launcher.endpoints[name]
     base_url = endpoint.url.rstrip("/").removesuffix("/v1")
-    key = _key(name, endpoint)
+    key = endpoint_key(name, endpoint)
     model = await _model(name, launcher, session, base_url=base_url, key=key)
     server = Server(
         name, launcher, base_url=base_url, served_model=model, api_key=key, events=events
@@ -68,7 +68,12 @@ async def _connect(
     return server
 
 
-def _key(name: str, endpoint: Endpoint) -> str | None:
+def endpoint_key(name: str, endpoint: Endpoint) -> str | None:
+    """The key of an endpoint, from the variable that holds it.
+
+    Raises:
+        PreflightError: the variable is not set.
+    """
     if endpoint.api_key_env is None:
         return None
     key = os.environ.get(endpoint.api_key_env)

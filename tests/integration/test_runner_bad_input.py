@@ -195,6 +195,18 @@ def test_a_port_in_use_is_said_before_the_start(workplace: Workplace) -> None:
     assert "in use" in shown
 
 
+def test_a_key_that_is_not_set_is_a_failed_preflight(workplace: Workplace) -> None:
+    """The variable that should hold the key is named before anything is asked."""
+    launcher = workplace.write(
+        "keyed.yaml",
+        "name: keyed\nengine: external\nendpoints:\n"
+        "  default: {url: 'http://127.0.0.1:9', api_key_env: NO_SUCH_KEY}\n",
+    )
+    done = workplace.run("matrix", "brief.yaml", "--launcher", launcher)
+    assert done.returncode == 3, done.stdout
+    assert "NO_SUCH_KEY" in done.stdout
+
+
 def test_an_external_server_is_measured_and_left_alone(workplace: Workplace) -> None:
     """Servers of others are measured, marked as unverified, and not stopped."""
     port = free_port()
