@@ -9,7 +9,8 @@ from fairshare.ui.progress import Progress
 
 def test_cells_that_cannot_exist_are_not_counted(capsys: pytest.CaptureFixture[str]) -> None:
     """The count is of the cells that run, so that it ends at N of N."""
-    progress = Progress(1)
+    progress = Progress()
+    progress({"event": "sweep.started", "cells": 1})
     progress({"event": "cell.finished", "cell": "a", "status": "infeasible", "reason": "why"})
     progress({"event": "cell.started", "cell": "b"})
     assert "[1/1] b" in capsys.readouterr().out
