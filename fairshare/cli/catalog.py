@@ -38,7 +38,10 @@ def list_command(kind: str | None) -> None:
 @click.command("validate")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 def validate_command(files: tuple[Path, ...]) -> None:
-    """Check scenario, launcher and matrix FILES."""
+    """Check scenario, launcher and matrix FILES, and the datasets that scenarios name."""
+    from fairshare.spec.scenario import Scenario
+    from fairshare.workload.requests import check_sources
+
     failed = 0
     for path in files:
         try:

@@ -75,6 +75,7 @@ def test_a_missing_dataset_is_found_before_anything_starts(workplace: Workplace)
     assert done.returncode == 2
     assert "none.jsonl" in done.stdout
     assert not (workplace.path / "results").exists()
+    assert "none.jsonl" in workplace.run("validate", "wrong.yaml").stdout
 
 
 def test_a_gpu_that_is_not_there_is_a_failed_preflight(workplace: Workplace) -> None:
