@@ -46,7 +46,9 @@ def validate_command(files: tuple[Path, ...]) -> None:
     for path in files:
         try:
             kind = kind_of(path)
-            load(path, SPECS[kind])
+            loaded = load(path, SPECS[kind])
+            for tenant in loaded.tenants if isinstance(loaded, Scenario) else ():
+                check_sources(tenant, path.parent)
         except SpecError as error:
             click.echo(str(error), err=True)
             failed += 1
