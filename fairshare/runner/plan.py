@@ -83,7 +83,7 @@ class _Group:
     tenants: list[Tenant]
 
 
-def make_plan(settings: Settings, driver_env: Mapping[str, str] | None = None) -> RunPlan:
+def make_plan(settings: Settings) -> RunPlan:
     """Write the matrix out; pure."""
     deployments: list[Deployment] = []
     infeasible: list[InfeasibleCell] = []
@@ -91,7 +91,7 @@ def make_plan(settings: Settings, driver_env: Mapping[str, str] | None = None) -
         round_: list[Deployment] = []
         for group in _groups(settings):
             try:
-                plan = _partitioner(settings, group.mode, driver_env).plan(
+                plan = _partitioner(settings, group.mode, {}).plan(
                     settings.device,
                     [_demand(settings, tenant, group.base_dir) for tenant in group.tenants],
                 )
@@ -121,15 +121,13 @@ def partitioner_of(
     return _partitioner(settings, plan.mode, driver_env)
 
 
-def _partitioner(
-    settings: Settings, mode: Mode, driver_env: Mapping[str, str] | None
-) -> Partitioner:
+def _partitioner(settings: Settings, mode: Mode, driver_env: Mapping[str, str]) -> Partitioner:
     if settings.launcher.engine is Engine.EXTERNAL:
         return ExternalPartitioner(mode)
     return partitioner_for(
         mode,
         settings.device,
-        driver_env=driver_env or {},
+        driver_env=driver_env,
         allow_gpu_changes=settings.allow_gpu_changes,
     )
 
@@ -201,10 +199,11 @@ def _cell(
         },
         "device": {"kind": settings.device.kind, "name": settings.device.name},
         "plan": None if plan is None else _shape(plan, key),
-        "seed": settings.seed,
+        "seed": settings.seed_of(group.scenario),
     }
     # The seed leaves the mode out: prompts differ between cells, but not between modes.
-    paired = [settings.seed, key.scenario, key.concurrency, key.repetition, key.load_scale]
+    seed = settings.seed_of(group.scenario)
+    paired = [seed, key.scenario, key.concurrency, key.repetition, key.load_scale]
     return PlannedCell(
         key=key,
         id=key.cell_id(definition),

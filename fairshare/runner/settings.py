@@ -62,8 +62,11 @@ class Settings:
     engine_version: str | None
     default_model: str
     models: Mapping[str, ModelFacts]
-    seed: int
     allow_gpu_changes: bool
+
+    def seed_of(self, scenario: Scenario) -> int:
+        """The seed of all that is random in a scenario: the run's, else the scenario's own."""
+        return scenario.seed if self.matrix.seed is None else self.matrix.seed
 
     def model_of(self, tenant: Tenant) -> str:
         """The name of the tenant's model; for servers of others, what they are reached by."""
@@ -111,7 +114,6 @@ def settle(
         engine_version=version,
         default_model=default_model,
         models=models,
-        seed=matrix.seed if matrix.seed is not None else settled[0][0].seed,
         allow_gpu_changes=flags.allow_gpu_changes,
     )
 

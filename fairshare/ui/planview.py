@@ -22,7 +22,8 @@ _EXAMPLE_DIR = Path("/tmp/fs-<run>")  # noqa: S108  (shown, never made)
 
 def show_plan(settings: Settings, plan: RunPlan) -> None:
     """Print deployments with their commands, cells in order, what cannot run, and the time."""
-    click.echo(f"launcher: {settings.launcher.name}   seed: {settings.seed}")
+    seeds = {settings.seed_of(scenario) for scenario, _ in settings.scenarios}
+    click.echo(f"launcher: {settings.launcher.name}   seed: {', '.join(map(str, sorted(seeds)))}")
     for deployment in plan.deployments:
         _show_deployment(settings, deployment)
     if plan.infeasible:

@@ -90,6 +90,19 @@ def test_seeds_pair_modes_and_part_cells(tmp_path: Path) -> None:
     assert len({next(iter(found)) for found in seeds.values()}) == len(seeds) == 4
 
 
+def test_the_seed_is_the_scenarios_own_unless_given(tmp_path: Path) -> None:
+    """Each scenario's seed decides its prompts; --seed decides them all."""
+    one, other = _scenario(tmp_path), _scenario(tmp_path, "t", extra="seed: 5\n")
+
+    def seeds(**fields: object) -> dict[str, int]:
+        plan = _plan([one, other], modes=["logical"], **fields)
+        return {cell.key.scenario: cell.seed for cell in plan.cells}
+
+    assert seeds() == seeds()
+    assert seeds(seed=1)["s"] == seeds()["s"]
+    assert seeds(seed=1)["t"] != seeds()["t"] == seeds(seed=5)["t"]
+
+
 def test_what_no_tenant_would_notice_is_not_repeated(tmp_path: Path) -> None:
     """Concurrency without a tenant that takes it, or load scale without an open loop: one cell."""
     fixed = _scenario(tmp_path).replace(".yaml", "-fixed.yaml")
