@@ -167,14 +167,15 @@ def test_a_server_that_answers_wrongly_fails_the_cell_by_kind(
 
 
 def test_a_server_that_dies_fails_its_cell_and_no_other(workplace: Workplace) -> None:
-    """The diagnosis names it; servers are started again for the cells that remain."""
-    launcher = workplace.fake_launcher(behaviour="die_after_requests", after=25, ttft_ms=20)
-    code, _shown = _cpu(workplace, launcher, "--modes", "timeslice", "--concurrency", "8,1")
-    assert code == 1
+    """The diagnosis names it; servers are started again for the cell that remains, which is ok."""
+    # One client of a server that takes 20 ms cannot ask 100 times in a cell of 1.3 s; eight can.
+    launcher = workplace.fake_launcher(behaviour="die_after_requests", after=100, ttft_ms=20)
+    code, shown = _cpu(workplace, launcher, "--modes", "timeslice", "--concurrency", "8,1")
+    assert code == 1, shown
     cells = workplace.cells("out")
     assert cells["brief_timeslice_c8_r1"].result.status.value == "failed"
     assert "exited" in (cells["brief_timeslice_c8_r1"].result.reason or "")
-    assert cells["brief_timeslice_c1_r1"].result.status.value in ("ok", "failed")
+    assert cells["brief_timeslice_c1_r1"].result.status.value == "ok"
     assert len(cells) == 2
 
 
