@@ -75,12 +75,21 @@ def state_dir() -> Path:
     Raises:
         PreflightError: it cannot be made, or others could put something into it.
     """
+    return _private_dir("FAIRSHARE_STATE_DIR", state_path())
+
+
+def state_path() -> Path:
+    """Where `state_dir` is, made or not."""
     if os.geteuid() == 0:
         usual = Path("/run/fairshare")
     else:
         base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
         usual = Path(base) / "fairshare"
-    return _private_dir("FAIRSHARE_STATE_DIR", usual)
+    return _named_path("FAIRSHARE_STATE_DIR", usual)
+
+
+def _named_path(variable: str, usual: Path) -> Path:
+    return Path(os.environ.get(variable) or usual).expanduser().absolute()
 
 
 def _private_dir(variable: str, usual: Path) -> Path:
@@ -89,7 +98,7 @@ def _private_dir(variable: str, usual: Path) -> Path:
     What lies in it is run: undo commands of journals, compiled code of engines. So nobody else may
     own it or write to it, and a link could lead to where somebody else does.
     """
-    path = Path(os.environ.get(variable) or usual).expanduser().absolute()
+    path = _named_path(variable, usual)
     hint = f"{variable} names another folder"
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)

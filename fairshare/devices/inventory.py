@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fairshare.devices import nvml
 from fairshare.devices.constants import GpuSpec, gpu_spec
 from fairshare.devices.cpu import cpu_device
 from fairshare.devices.device import Device
+from fairshare.devices.nvml import Gpu, Nvml, NvmlUnavailableError
 from fairshare.errors import PreflightError, SpecError
 from fairshare.spec.launcher import DeviceKind
 from fairshare.units import format_bytes
@@ -67,8 +67,8 @@ def virtual_device(name: str) -> Device:
 
 def _best() -> tuple[Device, str]:
     try:
-        gpus = nvml.list_gpus()
-    except nvml.NvmlUnavailableError as error:
+        gpus = Nvml().list_gpus()
+    except NvmlUnavailableError as error:
         reason = str(error)
     else:
         for candidate in gpus:
@@ -83,8 +83,8 @@ def _best() -> tuple[Device, str]:
 def _cuda(which: str | None, *, allow_foreign: bool) -> Device:
     hint = "use --device virtual (simulated) or --device cpu"
     try:
-        gpus = nvml.list_gpus()
-    except nvml.NvmlUnavailableError as error:
+        gpus = Nvml().list_gpus()
+    except NvmlUnavailableError as error:
         raise PreflightError(f"no GPU can be used: {error}", hint=hint) from None
     if not gpus:
         raise PreflightError("the NVIDIA driver sees no GPU", hint=hint)
@@ -105,7 +105,7 @@ def _cuda(which: str | None, *, allow_foreign: bool) -> Device:
     return _device(free[0])
 
 
-def _device(gpu: nvml.Gpu) -> Device:
+def _device(gpu: Gpu) -> Device:
     return Device(
         kind=DeviceKind.CUDA,
         id=gpu.uuid,

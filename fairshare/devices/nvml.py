@@ -69,69 +69,81 @@ class GpuSample:
     memory_clock_mhz: float | None = None
 
 
-@contextmanager
-def _session() -> Iterator[Any]:
-    """An initialised ``pynvml``.
+class Nvml:
+    """What NVML tells; ``library`` is ``pynvml``, or what stands in for it on a simulated GPU."""
 
-    Raises:
-        NvmlUnavailableError: no library, no driver, or NVML refuses.
-    """
-    nvml = _start()
-    try:
-        yield nvml
-    finally:
-        nvml.nvmlShutdown()
+    def __init__(self, library: Any = None) -> None:
+        self._library = library
+
+    def list_gpus(self) -> list[Gpu]:
+        """Every GPU of this machine, with the compute processes on it.
+
+        Raises:
+            NvmlUnavailableError: there is no usable NVML, and why.
+        """
+        with self._session() as nvml:
+            driver = _optional(nvml, nvml.nvmlSystemGetDriverVersion)
+            handles = [
+                (index, _optional(nvml, partial(nvml.nvmlDeviceGetHandleByIndex, index)))
+                for index in range(nvml.nvmlDeviceGetCount())
+            ]
+            return [
+                _gpu(nvml, index, handle, driver) for index, handle in handles if handle is not None
+            ]
+
+    def compute_processes(self, uuid: str) -> list[GpuProcess]:
+        """Processes with a compute context on the GPU, its MIG devices included.
+
+        Raises:
+            NvmlUnavailableError: there is no usable NVML or no such GPU.
+        """
+        with self._session() as nvml:
+            return list(_processes(nvml, _handle(nvml, uuid)))
+
+    def sampler(self, uuid: str) -> NvmlSampler:
+        """A reader of one GPU's counters."""
+        return NvmlSampler(uuid, self._start)
+
+    @contextmanager
+    def _session(self) -> Iterator[Any]:
+        """An initialised library.
+
+        Raises:
+            NvmlUnavailableError: no library, no driver, or NVML refuses.
+        """
+        nvml = self._start()
+        try:
+            yield nvml
+        finally:
+            nvml.nvmlShutdown()
+
+    def _start(self) -> Any:
+        nvml = self._library or _pynvml()
+        try:
+            nvml.nvmlInit()
+        except nvml.NVMLError_LibraryNotFound:
+            raise NvmlUnavailableError("no NVIDIA driver: libnvidia-ml.so was not found") from None
+        except nvml.NVMLError_DriverNotLoaded:
+            raise NvmlUnavailableError("the NVIDIA driver is not loaded") from None
+        except nvml.NVMLError as error:
+            raise NvmlUnavailableError(f"NVML does not start: {error}") from None
+        return nvml
 
 
-def _start() -> Any:
+def _pynvml() -> Any:
     try:
         import pynvml  # noqa: PLC0415 - lazy: most runs never need it
     except ImportError:
         raise NvmlUnavailableError("the Python package nvidia-ml-py is not installed") from None
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError_LibraryNotFound:
-        raise NvmlUnavailableError("no NVIDIA driver: libnvidia-ml.so was not found") from None
-    except pynvml.NVMLError_DriverNotLoaded:
-        raise NvmlUnavailableError("the NVIDIA driver is not loaded") from None
-    except pynvml.NVMLError as error:
-        raise NvmlUnavailableError(f"NVML does not start: {error}") from None
     return pynvml
-
-
-def list_gpus() -> list[Gpu]:
-    """Every GPU of this machine, with the compute processes on it.
-
-    Raises:
-        NvmlUnavailableError: there is no usable NVML, and why.
-    """
-    with _session() as nvml:
-        driver = _optional(nvml, nvml.nvmlSystemGetDriverVersion)
-        handles = [
-            (index, _optional(nvml, partial(nvml.nvmlDeviceGetHandleByIndex, index)))
-            for index in range(nvml.nvmlDeviceGetCount())
-        ]
-        return [
-            _gpu(nvml, index, handle, driver) for index, handle in handles if handle is not None
-        ]
-
-
-def compute_processes(uuid: str) -> list[GpuProcess]:
-    """Processes with a compute context on the GPU, its MIG devices included.
-
-    Raises:
-        NvmlUnavailableError: there is no usable NVML or no such GPU.
-    """
-    with _session() as nvml:
-        handle = _handle(nvml, uuid)
-        return list(_processes(nvml, handle))
 
 
 class NvmlSampler:
     """Reads one GPU's counters; holds NVML open from the first sample until closed."""
 
-    def __init__(self, uuid: str) -> None:
+    def __init__(self, uuid: str, start: Callable[[], Any]) -> None:
         self._uuid = uuid
+        self._start = start
         self._opened: tuple[Any, Any] | None = None
 
     def sample(self) -> GpuSample | None:
@@ -169,7 +181,7 @@ class NvmlSampler:
 
     def _open(self) -> tuple[Any, Any]:
         if self._opened is None:
-            nvml = _start()
+            nvml = self._start()
             try:
                 self._opened = nvml, _handle(nvml, self._uuid)
             except NvmlUnavailableError:

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Protocol
 
 from fairshare.devices.device import Device
+from fairshare.devices.driver import Driver
 from fairshare.devices.host import HostReader
-from fairshare.devices.nvml import GpuSample, NvmlSampler, NvmlUnavailableError
+from fairshare.devices.nvml import GpuSample, NvmlUnavailableError
 from fairshare.spec.launcher import DeviceKind
 from fairshare.units import NS_PER_S
 
@@ -38,11 +39,11 @@ class GpuSampler(Protocol):
         ...
 
 
-def gpu_sampler(device: Device) -> tuple[GpuSampler | None, str | None]:
+def gpu_sampler(device: Device, driver: Driver) -> tuple[GpuSampler | None, str | None]:
     """NVML's sampler of a device, or None and the reason why there is none."""
     if device.kind is not DeviceKind.CUDA:
         return None, f"the device is {device.id}, which NVML does not know"
-    sampler = NvmlSampler(device.id)
+    sampler = driver.nvml.sampler(device.id)
     try:
         sampler.sample()
     except NvmlUnavailableError as error:

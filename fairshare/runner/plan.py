@@ -91,7 +91,7 @@ def make_plan(settings: Settings) -> RunPlan:
         round_: list[Deployment] = []
         for group in _groups(settings):
             try:
-                plan = _partitioner(settings, group.mode, {}).plan(
+                plan = partitioner_of(settings, group.mode).plan(
                     settings.device,
                     [_demand(settings, tenant, group.base_dir) for tenant in group.tenants],
                 )
@@ -114,22 +114,11 @@ def plain(definition: Mapping[str, Any]) -> dict[str, Any]:
     return loaded
 
 
-def partitioner_of(
-    settings: Settings, plan: PartitionPlan, driver_env: Mapping[str, str]
-) -> Partitioner:
-    """Whoever made the plan, to carry it out."""
-    return _partitioner(settings, plan.mode, driver_env)
-
-
-def _partitioner(settings: Settings, mode: Mode, driver_env: Mapping[str, str]) -> Partitioner:
+def partitioner_of(settings: Settings, mode: Mode) -> Partitioner:
+    """Who makes the shares of a mode on this run's device."""
     if settings.launcher.engine is Engine.EXTERNAL:
         return ExternalPartitioner(mode)
-    return partitioner_for(
-        mode,
-        settings.device,
-        driver_env=driver_env,
-        allow_gpu_changes=settings.allow_gpu_changes,
-    )
+    return partitioner_for(mode, settings.device, settings.driver, settings.sharing)
 
 
 def _demand(settings: Settings, tenant: Tenant, base_dir: Path) -> TenantDemand:

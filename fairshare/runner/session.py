@@ -22,6 +22,7 @@ from fairshare.runner.plan import RunPlan
 from fairshare.runner.settings import Settings
 from fairshare.runner.sweep import Outcome, Sweep
 from fairshare.sharing.lease import lease
+from fairshare.virtual.driver import switch_on
 
 
 def default_output_dir(name: str) -> Path:
@@ -60,6 +61,7 @@ async def _execute(
 ) -> Outcome:
     # The device first: a run that is refused must not leave a folder that refuses the next one.
     async with lease(settings.device, str(directory)):
+        switch_on(settings.device)
         store, plan = _store(settings, plan, directory, resume, request)
         with EventLog(directory / layout.EVENTS) as events:
             for listener in listeners:

@@ -9,15 +9,18 @@ from typing import Any
 
 from fairshare.devices import inventory
 from fairshare.devices.device import Device
+from fairshare.devices.driver import Driver
 from fairshare.errors import PreflightError, SpecError
 from fairshare.records import Mode, fingerprint
 from fairshare.serving import arguments, interpreter
 from fairshare.serving.external import endpoint_key, endpoints_of
 from fairshare.serving.models import ModelFacts, resolve_model
+from fairshare.sharing.options import SharingOptions
 from fairshare.spec.launcher import DeviceKind, Engine, Launcher
 from fairshare.spec.loading import load_launcher, load_scenario, validate
 from fairshare.spec.matrix import Matrix
 from fairshare.spec.scenario import Scenario, Tenant
+from fairshare.virtual.driver import driver_for
 from fairshare.virtual.models import virtual_model
 from fairshare.workload.requests import check_sources
 
@@ -57,12 +60,13 @@ class Settings:
     modes: tuple[Mode, ...]
     device: Device
     device_reason: str
+    driver: Driver
     launcher: Launcher
     python: str
     engine_version: str | None
     default_model: str
     models: Mapping[str, ModelFacts]
-    allow_gpu_changes: bool
+    sharing: SharingOptions
 
     def seed_of(self, scenario: Scenario) -> int:
         """The seed of all that is random in a scenario: the run's, else the scenario's own."""
@@ -109,12 +113,13 @@ def settle(
         modes=modes,
         device=device,
         device_reason=reason,
+        driver=driver_for(device),
         launcher=launcher,
         python=python,
         engine_version=version,
         default_model=default_model,
         models=models,
-        allow_gpu_changes=flags.allow_gpu_changes,
+        sharing=SharingOptions(allow_gpu_changes=flags.allow_gpu_changes),
     )
 
 

@@ -7,7 +7,7 @@ import secrets
 import shutil
 import signal
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,7 +30,6 @@ from fairshare.serving.fleet import Fleet, fleet
 from fairshare.sharing.plan import Partitioner, PartitionPlan, Slot
 from fairshare.sharing.static import STATE_VARIABLE
 from fairshare.spec.launcher import DeviceKind
-from fairshare.virtual import driver
 from fairshare.virtual.telemetry import BoardSampler
 
 T = TypeVar("T")
@@ -55,7 +54,6 @@ class _Stage:
     """What all deployments of a sweep have in common."""
 
     scope: RunScope
-    driver_env: Mapping[str, str]
     sampler: GpuSampler | None
 
 
@@ -87,7 +85,7 @@ class Sweep:
         async with AsyncExitStack() as stack:
             scope = await stack.enter_async_context(run_scope(self.events))
             self._run_id = scope.run_id
-            stage = _Stage(scope, *self._driver(scope, stack))
+            stage = _Stage(scope, self._sampler(stack))
             for deployment in plan.deployments:
                 if self.stop.is_set():
                     break
@@ -100,25 +98,20 @@ class Sweep:
         for identity in labelled(self._run_id) if self._run_id else ():
             identity.signal(signal.SIGKILL)
 
-    def _driver(
-        self, scope: RunScope, stack: AsyncExitStack
-    ) -> tuple[Mapping[str, str], GpuSampler | None]:
-        """The driver programs' environment, and who reads the device's gauges."""
+    def _sampler(self, stack: AsyncExitStack) -> GpuSampler | None:
+        """Who reads the device's gauges."""
         if self.settings.device.kind is DeviceKind.VIRTUAL:
-            directory = scope.private_dir / "gpu"
-            env = driver.install(directory, self.settings.device.id.removeprefix("virtual:"))
-            return env, BoardSampler(directory)
-        sampler, reason = gpu_sampler(self.settings.device)
+            return BoardSampler(Path(self.settings.driver.env[STATE_VARIABLE]))
+        sampler, reason = gpu_sampler(self.settings.device, self.settings.driver)
         if sampler is not None:
             stack.callback(sampler.close)
         else:
             self.events.emit("telemetry.absent", reason=reason)
             self.store.save_matrix({**self.store.matrix, "no_gpu_telemetry": reason})
-        return {}, sampler
+        return sampler
 
     async def _deploy(self, deployment: Deployment, stage: _Stage) -> None:
-        deployment = replace(deployment, plan=_bound(deployment.plan, stage.driver_env))
-        partitioner = partitioner_of(self.settings, deployment.plan, stage.driver_env)
+        partitioner = partitioner_of(self.settings, deployment.plan.mode)
         left = list(deployment.cells)
         self.events.emit(
             "deployment.started", deployment=deployment.id, cells=[cell.id for cell in left]
@@ -253,13 +246,6 @@ class Sweep:
                 }
             )
         self.store.save_matrix({**self.store.matrix, "starts": self.outcome.starts})
-
-
-def _bound(plan: PartitionPlan, driver_env: Mapping[str, str]) -> PartitionPlan:
-    """The plan with its servers pointed at the simulated GPU, which exists only now."""
-    state = {name: value for name, value in driver_env.items() if name == STATE_VARIABLE}
-    slots = tuple(replace(slot, env={**slot.env, **state}) for slot in plan.slots)
-    return replace(plan, slots=slots)
 
 
 def _planned(slot: Slot) -> dict[str, Any]:

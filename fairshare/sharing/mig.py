@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
 from fairshare.devices.constants import GpuSpec, MigProfile, spec_of_product
 from fairshare.devices.device import Device
+from fairshare.devices.driver import Driver
 from fairshare.errors import InfeasibleError, PartitionError
 from fairshare.processes.scope import RunScope
 from fairshare.records import Mode
 from fairshare.sharing.mig_layout import choose_profiles, creation_order
 from fairshare.sharing.mig_session import MigSession
 from fairshare.sharing.mig_state import ENABLED
+from fairshare.sharing.options import SharingOptions
 from fairshare.sharing.plan import PartitionPlan, Slot, TenantDemand
 from fairshare.sharing.shares import shares_of
 from fairshare.sharing.slots import plan_of, tenant_slot
@@ -26,11 +28,12 @@ from fairshare.spec.launcher import DeviceKind
 class Mig:
     """Real GPU and compute instances, made through ``nvidia-smi`` and destroyed at the end."""
 
-    def __init__(self, device: Device, driver_env: Mapping[str, str]) -> None:
+    def __init__(self, device: Device, driver: Driver, options: SharingOptions) -> None:
         self._gpu = device.id if device.kind is DeviceKind.CUDA else str(device.index or 0)
-        self._env = device_env(device, driver_env)
-        self._driver_env = dict(driver_env)
-        self._verify = verifier_for(device, driver_env)
+        self._env = device_env(device, driver.env)
+        self._driver = driver
+        self._options = options
+        self._verify = verifier_for(device, driver)
 
     def plan(self, device: Device, tenants: Sequence[TenantDemand]) -> PartitionPlan:
         """One slot per tenant with the MIG profile that its share is worth.
@@ -68,7 +71,7 @@ class Mig:
                 made, or something is not as it was found.
         """
         spec = mig_spec(plan.device)
-        session = await MigSession.open(self._gpu, scope, self._driver_env)
+        session = await MigSession.open(self._gpu, scope, self._driver.env)
         # Ampere resets the GPU and remembers the mode over reboots: not ours to do.
         if (
             session.found.mode.current != ENABLED

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from fairshare.devices.device import Device
+from fairshare.devices.driver import Driver
 from fairshare.records import Mode
 from fairshare.sharing.cpusets import CpuMig, CpuMps
 from fairshare.sharing.emulated import EmulatedMig
@@ -12,11 +13,12 @@ from fairshare.sharing.exclusive import Exclusive
 from fairshare.sharing.logical import Logical
 from fairshare.sharing.mig import Mig
 from fairshare.sharing.mps import Mps
+from fairshare.sharing.options import SharingOptions
 from fairshare.sharing.plan import Partitioner
 from fairshare.sharing.timeslice import Timeslice
 from fairshare.spec.launcher import DeviceKind
 
-Maker = Callable[[Device, Mapping[str, str]], Partitioner]
+Maker = Callable[[Device, Driver, SharingOptions], Partitioner]
 
 _EVERYWHERE: dict[Mode, Maker] = {
     Mode.EXCLUSIVE: Exclusive,
@@ -33,23 +35,10 @@ _WITH_CHANGES: dict[tuple[DeviceKind, Mode], Maker] = {(DeviceKind.CUDA, Mode.MI
 
 
 def partitioner_for(
-    mode: Mode,
-    device: Device,
-    *,
-    driver_env: Mapping[str, str] | None = None,
-    allow_gpu_changes: bool = False,
+    mode: Mode, device: Device, driver: Driver, options: SharingOptions
 ) -> Partitioner:
-    """The partitioner of a mode on a device.
-
-    Args:
-        mode: how tenants share.
-        device: what they share.
-        driver_env: set over our own environment when driver tools are run (the simulated GPU's
-            stand-ins come first on PATH by it).
-        allow_gpu_changes: whether a real GPU's driver state may be changed; without it ``mig`` is
-            emulated there.
-    """
+    """The partitioner of a mode on a device, which is changed and asked through ``driver``."""
     maker = _MAKERS[device.kind][mode]
-    if allow_gpu_changes and device.mig_capable:
+    if options.allow_gpu_changes and device.mig_capable:
         maker = _WITH_CHANGES.get((device.kind, mode), maker)
-    return maker(device, driver_env or {})
+    return maker(device, driver, options)

@@ -5,13 +5,14 @@ A thread percentage is a ceiling and no reservation; memory bandwidth and caches
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
 from fairshare.devices.constants import MIB
 from fairshare.devices.device import Device
+from fairshare.devices.driver import Driver
 from fairshare.processes.scope import RunScope
 from fairshare.records import Mark, Mode
 from fairshare.sharing.mps_control import (
@@ -20,6 +21,7 @@ from fairshare.sharing.mps_control import (
     PERCENTAGE_VARIABLE,
     mps_daemon,
 )
+from fairshare.sharing.options import SharingOptions
 from fairshare.sharing.plan import PartitionPlan, Slot, TenantDemand
 from fairshare.sharing.preconditions import require_whole_gpu
 from fairshare.sharing.shares import shares_of
@@ -34,10 +36,11 @@ STEPS = (f"{CONTROL} -f   (private pipe directory)", f"echo quit -t 5 | {CONTROL
 class Mps:
     """MPS clients of a private daemon with thread percentages and memory limits."""
 
-    def __init__(self, device: Device, driver_env: Mapping[str, str]) -> None:
-        self._env = device_env(device, driver_env)
-        self._driver_env = dict(driver_env)
-        self._verify = verifier_for(device, driver_env)
+    def __init__(self, device: Device, driver: Driver, options: SharingOptions) -> None:
+        self._env = device_env(device, driver.env)
+        self._driver = driver
+        self._options = options
+        self._verify = verifier_for(device, driver)
 
     def plan(self, device: Device, tenants: Sequence[TenantDemand]) -> PartitionPlan:
         """One slot per tenant with its share of SMs and memory.
@@ -79,8 +82,8 @@ class Mps:
         Raises:
             PartitionError: it cannot be started or stopped, or the GPU is not whole.
         """
-        await require_whole_gpu(plan.device, self._driver_env)
-        async with mps_daemon(plan.device, scope, self._driver_env) as daemon:
+        await require_whole_gpu(plan.device, self._driver.env)
+        async with mps_daemon(plan.device, scope, self._driver.env) as daemon:
             slots = tuple(
                 replace(slot, env={**slot.env, **daemon.client_env}) for slot in plan.slots
             )

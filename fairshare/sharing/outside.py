@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fairshare.devices import nvml
 from fairshare.devices.constants import GIB
 from fairshare.devices.device import Device
+from fairshare.devices.nvml import Nvml, NvmlUnavailableError
 from fairshare.errors import PartitionError
 from fairshare.sharing.plan import Slot
 from fairshare.units import format_bytes
@@ -16,7 +16,7 @@ from fairshare.units import format_bytes
 _CONTEXT_ALLOWANCE_BYTES = GIB
 
 
-def verify_outside(device: Device, slot: Slot, pids: Sequence[int]) -> dict[str, Any]:
+def verify_outside(device: Device, nvml: Nvml, slot: Slot, pids: Sequence[int]) -> dict[str, Any]:
     """Look with NVML for the server on the device; caps cannot be proved from here.
 
     Raises:
@@ -24,7 +24,7 @@ def verify_outside(device: Device, slot: Slot, pids: Sequence[int]) -> dict[str,
     """
     try:
         running = nvml.compute_processes(device.id)
-    except nvml.NvmlUnavailableError as error:
+    except NvmlUnavailableError as error:
         return {"verified": False, "why": f"NVML does not answer: {error}"}
     own = [process for process in running if process.pid in set(pids)]
     if not own:

@@ -7,7 +7,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fairshare.devices.device import Device
+from fairshare.devices.driver import Driver
 from fairshare.processes.scope import RunScope
+from fairshare.sharing.options import SharingOptions
 from fairshare.sharing.plan import PartitionPlan, Slot
 from fairshare.sharing.preconditions import require_whole_gpu
 from fairshare.sharing.verifying import verifier_for
@@ -29,10 +31,11 @@ def device_env(device: Device, driver_env: Mapping[str, str]) -> dict[str, str]:
 class StaticSharing:
     """Base of a partitioner that leaves the device as it is; subclasses add ``plan``."""
 
-    def __init__(self, device: Device, driver_env: Mapping[str, str]) -> None:
-        self._env = device_env(device, driver_env)
-        self._driver_env = dict(driver_env)
-        self._verify = verifier_for(device, driver_env)
+    def __init__(self, device: Device, driver: Driver, options: SharingOptions) -> None:
+        self._env = device_env(device, driver.env)
+        self._driver = driver
+        self._options = options
+        self._verify = verifier_for(device, driver)
 
     @asynccontextmanager
     async def apply(self, plan: PartitionPlan, scope: RunScope) -> AsyncIterator[PartitionPlan]:
@@ -41,7 +44,7 @@ class StaticSharing:
         Raises:
             PartitionError: servers would not get the whole device.
         """
-        await require_whole_gpu(plan.device, self._driver_env)
+        await require_whole_gpu(plan.device, self._driver.env)
         scope.events.emit("partition.applied", mode=plan.mode.value, label=plan.label)
         yield plan
 

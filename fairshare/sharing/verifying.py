@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fairshare.devices.device import Device
+from fairshare.devices.driver import Driver
 from fairshare.sharing.affinity import verify_affinity
 from fairshare.sharing.outside import verify_outside
 from fairshare.sharing.plan import Slot
@@ -15,14 +16,14 @@ from fairshare.spec.launcher import DeviceKind
 Verifier = Callable[[Slot, Sequence[int]], dict[str, Any]]
 
 
-def verifier_for(device: Device, driver_env: Mapping[str, str]) -> Verifier:
+def verifier_for(device: Device, driver: Driver) -> Verifier:
     """How a share is verified on this kind of device."""
 
     def on_virtual(slot: Slot, pids: Sequence[int]) -> dict[str, Any]:
-        return verify_reported(device, driver_env, slot, pids)
+        return verify_reported(device, driver.env, slot, pids)
 
     def on_cuda(slot: Slot, pids: Sequence[int]) -> dict[str, Any]:
-        return verify_outside(device, slot, pids)
+        return verify_outside(device, driver.nvml, slot, pids)
 
     by_kind: dict[DeviceKind, Verifier] = {
         DeviceKind.CPU: verify_affinity,

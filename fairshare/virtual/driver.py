@@ -1,4 +1,7 @@
-"""Installs a simulated GPU: its state, its board, and stand-in driver programs for PATH."""
+"""A simulated GPU: its state, its board, and stand-in driver programs for PATH.
+
+As a real GPU it is there before a run and after it: what a killed run has changed stays changed.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import fairshare
+from fairshare import assets
 from fairshare.devices.constants import GpuSpec, gpu_spec, spec_of_product
+from fairshare.devices.device import Device
+from fairshare.devices.driver import Driver
+from fairshare.spec.launcher import DeviceKind
 from fairshare.virtual.board import Board
-from fairshare.virtual.state import FORMAT_VERSION, STATE_ENV, write_state
+from fairshare.virtual.state import FORMAT_VERSION, STATE_ENV, read_state, write_state
 
 _PROGRAMS = {
     "nvidia-smi": "fairshare.virtual.nvidia_smi",
@@ -33,17 +40,68 @@ def install(directory: Path, gpu: str) -> dict[str, str]:
         SpecError: the GPU is not known.
     """
     spec = spec_of_product(gpu) or gpu_spec(gpu)
-    binaries = directory / "bin"
-    binaries.mkdir(parents=True, mode=0o700, exist_ok=True)
-    (directory / "servers").mkdir(mode=0o700, exist_ok=True)
+    (directory / "servers").mkdir(parents=True, mode=0o700, exist_ok=True)
     write_state(directory, _fresh_state(spec))
     Board.create(directory / "board")
+    _write_programs(directory)
+    return _environment(directory)
+
+
+def driver_for(device: Device) -> Driver:
+    """NVIDIA's driver, or the stand-ins of a simulated GPU (which `switch_on` makes ready)."""
+    if device.kind is not DeviceKind.VIRTUAL:
+        return Driver()
+    return Driver(env=_environment(_directory(device)))
+
+
+def switch_on(device: Device) -> None:
+    """Make a simulated GPU unless it is there already; nothing to do for other devices.
+
+    Raises:
+        SpecError: the simulated GPU is not known.
+    """
+    if device.kind is not DeviceKind.VIRTUAL:
+        return
+    directory, name = _directory(device), _name(device)
+    if STATE_ENV not in os.environ:
+        assets.state_dir()  # for its checks: what lies in it is run
+    if _is(directory, name):
+        _write_programs(directory)
+    else:
+        install(directory, name)
+
+
+def _name(device: Device) -> str:
+    return device.id.removeprefix("virtual:")
+
+
+def _directory(device: Device) -> Path:
+    """The folder that ``FAIRSHARE_VIRTUAL_GPU`` names, else one in our state folder."""
+    named = os.environ.get(STATE_ENV)
+    return Path(named) if named else assets.state_path() / "virtual" / _name(device)
+
+
+def _is(directory: Path, name: str) -> bool:
+    """Whether the folder holds a simulated GPU of that model."""
+    try:
+        return bool(read_state(directory)["gpu"]["name"] == gpu_spec(name).product)
+    except (OSError, ValueError):
+        return False
+
+
+def _environment(directory: Path) -> dict[str, str]:
+    path = os.environ.get("PATH", os.defpath)
+    return {"PATH": f"{directory / 'bin'}{os.pathsep}{path}", STATE_ENV: str(directory)}
+
+
+def _write_programs(directory: Path) -> None:
+    """The stand-in programs, for the interpreter that we run in."""
+    binaries = directory / "bin"
+    binaries.mkdir(mode=0o700, exist_ok=True)
     for name, module in _PROGRAMS.items():
         program = binaries / name
         program.write_text(_wrapper(module, directory), encoding="utf-8")
         program.chmod(0o700)
-    path = os.environ.get("PATH", os.defpath)
-    return {"PATH": f"{binaries}{os.pathsep}{path}", STATE_ENV: str(directory)}
 
 
 def _fresh_state(spec: GpuSpec) -> dict[str, Any]:

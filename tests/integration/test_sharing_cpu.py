@@ -12,12 +12,14 @@ from subprocess import PIPE, Popen
 import pytest
 
 from fairshare.devices.cpu import cpu_device
+from fairshare.devices.driver import Driver
 from fairshare.errors import PartitionError
 from fairshare.events import EventLog
 from fairshare.processes.scope import run_scope
 from fairshare.processes.spawn import ManagedProcess
 from fairshare.records import Mode
 from fairshare.sharing.modes import partitioner_for
+from fairshare.sharing.options import SharingOptions
 from fairshare.sharing.plan import Slot, TenantDemand
 
 THREADED = """
@@ -55,7 +57,7 @@ needs_two_cores = pytest.mark.skipif(
 def test_every_thread_is_where_the_plan_puts_it(mode: Mode) -> None:
     """A server on its slot's cores is verified, with all its threads counted."""
     device = cpu_device()
-    partitioner = partitioner_for(mode, device)
+    partitioner = partitioner_for(mode, device, Driver(), SharingOptions())
     plan = partitioner.plan(device, [TenantDemand("a", "m"), TenantDemand("b", "m")])
     for slot in plan.slots:
         assert slot.cpu_set is not None
@@ -71,7 +73,7 @@ def test_every_thread_is_where_the_plan_puts_it(mode: Mode) -> None:
 def test_a_server_on_foreign_cores_is_found_out() -> None:
     """A server that may run on its neighbour's cores does not pass as partitioned."""
     device = cpu_device()
-    partitioner = partitioner_for(Mode.MIG, device)
+    partitioner = partitioner_for(Mode.MIG, device, Driver(), SharingOptions())
     plan = partitioner.plan(device, [TenantDemand("a", "m"), TenantDemand("b", "m")])
     with (
         server(plan.slots[0], device.cores) as pid,
@@ -84,7 +86,7 @@ def test_a_server_on_foreign_cores_is_found_out() -> None:
 def test_a_server_that_narrows_itself_is_found_out() -> None:
     """A server that binds itself to fewer cores than its share does not pass either."""
     device = cpu_device()
-    partitioner = partitioner_for(Mode.LOGICAL, device)
+    partitioner = partitioner_for(Mode.LOGICAL, device, Driver(), SharingOptions())
     (slot,) = partitioner.plan(device, [TenantDemand("a", "m")]).slots
     with (
         server(slot, device.cores[:1]) as pid,
@@ -96,7 +98,7 @@ def test_a_server_that_narrows_itself_is_found_out() -> None:
 async def test_managed_process_gets_its_share(tmp_path: Path) -> None:
     """Apply, spawn, verify and stop fit together as a server's life does."""
     device = cpu_device()
-    partitioner = partitioner_for(Mode.MIG, device)
+    partitioner = partitioner_for(Mode.MIG, device, Driver(), SharingOptions())
     plan = partitioner.plan(device, [TenantDemand("a", "m")])
     events: list[str] = []
     log = EventLog()

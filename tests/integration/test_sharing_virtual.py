@@ -19,6 +19,7 @@ import pytest
 
 from fairshare.devices.constants import spec_of_product
 from fairshare.devices.device import Device
+from fairshare.devices.driver import Driver
 from fairshare.devices.inventory import virtual_device
 from fairshare.errors import PartitionError
 from fairshare.events import EventLog
@@ -27,6 +28,7 @@ from fairshare.processes.spawn import ManagedProcess
 from fairshare.records import Mode
 from fairshare.sharing import mig_state
 from fairshare.sharing.modes import partitioner_for
+from fairshare.sharing.options import SharingOptions
 from fairshare.sharing.plan import Partitioner, PartitionPlan, Slot, TenantDemand
 from fairshare.spec.launcher import DeviceKind
 from fairshare.virtual.driver import install
@@ -151,7 +153,7 @@ async def test_every_mode_gives_the_share_it_planned(
     mode: Mode, tmp_path: Path, driver_env: dict[str, str]
 ) -> None:
     """Servers on the simulated GPU report exactly the planned share, and nothing stays behind."""
-    partitioner = partitioner_for(mode, DEVICE, driver_env=driver_env)
+    partitioner = partitioner_for(mode, DEVICE, Driver(driver_env), SharingOptions())
     plan = partitioner.plan(DEVICE, TENANTS)
     events: list[dict[str, Any]] = []
     async with running(events) as run, partitioner.apply(plan, run.scope) as applied:
@@ -169,7 +171,7 @@ async def test_mps_daemon_is_private_and_gone_afterwards(
     tmp_path: Path, driver_env: dict[str, str]
 ) -> None:
     """Each slot learns the daemon's pipe directory; daemon and directory end with the block."""
-    partitioner = partitioner_for(Mode.MPS, DEVICE, driver_env=driver_env)
+    partitioner = partitioner_for(Mode.MPS, DEVICE, Driver(driver_env), SharingOptions())
     events: list[dict[str, Any]] = []
     async with running(events) as run:
         plan = partitioner.plan(DEVICE, TENANTS)
@@ -188,7 +190,7 @@ async def test_a_server_that_bypasses_mps_is_found_out(
     tmp_path: Path, driver_env: dict[str, str]
 ) -> None:
     """A client with a wrong pipe directory runs without limits, silently: not for us."""
-    partitioner = partitioner_for(Mode.MPS, DEVICE, driver_env=driver_env)
+    partitioner = partitioner_for(Mode.MPS, DEVICE, Driver(driver_env), SharingOptions())
     async with running([]) as run:
         plan = partitioner.plan(DEVICE, TENANTS)
         async with partitioner.apply(plan, run.scope) as applied:
@@ -207,7 +209,9 @@ def _fields(slot: Slot) -> dict[str, Any]:
 
 async def test_a_daemon_that_does_not_start_is_reported(driver_env: dict[str, str]) -> None:
     """The real daemon may end without a word; the error says that it did."""
-    partitioner = partitioner_for(Mode.MPS, DEVICE, driver_env=driver_env | {FAIL: "mps_no_start"})
+    partitioner = partitioner_for(
+        Mode.MPS, DEVICE, Driver(driver_env | {FAIL: "mps_no_start"}), SharingOptions()
+    )
     async with running([]) as run:
         plan = partitioner.plan(DEVICE, TENANTS)
         with pytest.raises(PartitionError, match=r"ended at once \(exit code 1\)"):
@@ -217,7 +221,7 @@ async def test_a_daemon_that_does_not_start_is_reported(driver_env: dict[str, st
 
 async def test_a_daemon_that_dies_on_the_way_is_reported(driver_env: dict[str, str]) -> None:
     """Without its daemon, MPS is silently off: the cell cannot count."""
-    partitioner = partitioner_for(Mode.MPS, DEVICE, driver_env=driver_env)
+    partitioner = partitioner_for(Mode.MPS, DEVICE, Driver(driver_env), SharingOptions())
     events: list[dict[str, Any]] = []
     async with running(events) as run:
         plan = partitioner.plan(DEVICE, TENANTS)
@@ -230,7 +234,7 @@ async def test_a_daemon_that_dies_on_the_way_is_reported(driver_env: dict[str, s
 
 async def test_mig_makes_instances_and_restores(tmp_path: Path, driver_env: dict[str, str]) -> None:
     """Each slot gets a MIG UUID of its own; afterwards mode and instances are as found."""
-    partitioner = partitioner_for(Mode.MIG, DEVICE, driver_env=driver_env)
+    partitioner = partitioner_for(Mode.MIG, DEVICE, Driver(driver_env), SharingOptions())
     async with running([]) as run:
         plan = partitioner.plan(DEVICE, TENANTS)
         async with partitioner.apply(plan, run.scope) as applied:
@@ -258,7 +262,9 @@ async def test_mig_failures_quote_the_driver_and_leave_nothing(
     knob: str, said: str, tmp_path: Path, driver_env: dict[str, str]
 ) -> None:
     """Whatever step fails: the driver's words are in the error, and the GPU is as found."""
-    partitioner = partitioner_for(Mode.MIG, DEVICE, driver_env=driver_env | {FAIL: knob})
+    partitioner = partitioner_for(
+        Mode.MIG, DEVICE, Driver(driver_env | {FAIL: knob}), SharingOptions()
+    )
     async with running([]) as run:
         plan = partitioner.plan(DEVICE, TENANTS)
         with pytest.raises(PartitionError) as caught:
@@ -273,7 +279,7 @@ async def test_foreign_instances_are_left_alone(tmp_path: Path, driver_env: dict
     smi(driver_env, "-i", "0", "-mig", "1")
     smi(driver_env, "mig", "-i", "0", "-cgi", "19", "-C")
     before = gpu_state(tmp_path)
-    partitioner = partitioner_for(Mode.MIG, DEVICE, driver_env=driver_env)
+    partitioner = partitioner_for(Mode.MIG, DEVICE, Driver(driver_env), SharingOptions())
     async with running([]) as run:
         plan = partitioner.plan(DEVICE, TENANTS)
         with pytest.raises(PartitionError, match=r"did not make: 1g\.5gb"):
@@ -285,7 +291,7 @@ async def test_foreign_instances_are_left_alone(tmp_path: Path, driver_env: dict
 async def test_mig_mode_that_was_on_stays_on(tmp_path: Path, driver_env: dict[str, str]) -> None:
     """Restoring means as found, not off."""
     smi(driver_env, "-i", "0", "-mig", "1")
-    partitioner = partitioner_for(Mode.MIG, DEVICE, driver_env=driver_env)
+    partitioner = partitioner_for(Mode.MIG, DEVICE, Driver(driver_env), SharingOptions())
     async with running([]) as run:
         plan = partitioner.plan(DEVICE, TENANTS)
         async with partitioner.apply(plan, run.scope):
@@ -301,7 +307,7 @@ async def test_a_stuck_instance_is_reported_and_undone_later(
     monkeypatch.setattr(mig_state, "_GONE_S", 0.0)
     monkeypatch.setattr(mig_state, "_RETRY_S", 0.0)
     events: list[dict[str, Any]] = []
-    partitioner = partitioner_for(Mode.MIG, DEVICE, driver_env=driver_env)
+    partitioner = partitioner_for(Mode.MIG, DEVICE, Driver(driver_env), SharingOptions())
     async with running(events) as run:
         plan = partitioner.plan(DEVICE, TENANTS)
         with pytest.raises(PartitionError, match="cannot be destroyed") as caught:
@@ -331,7 +337,9 @@ async def test_a_real_hopper_is_addressed_by_uuid(tmp_path: Path) -> None:
     """With leave to change it, a real GPU's mode is switched and its instances are made by UUID."""
     driver_env = install(tmp_path / "gpu", "h100-80")
     device = as_if_real(tmp_path)
-    partitioner = partitioner_for(Mode.MIG, device, driver_env=driver_env, allow_gpu_changes=True)
+    partitioner = partitioner_for(
+        Mode.MIG, device, Driver(driver_env), SharingOptions(allow_gpu_changes=True)
+    )
     async with running([]) as run:
         plan = partitioner.plan(device, TENANTS)
         async with partitioner.apply(plan, run.scope) as applied:
@@ -347,7 +355,7 @@ async def test_a_real_gpu_in_mig_mode_is_refused_by_the_other_modes(
     """CUDA would show such a server an instance or nothing at all: say so before it starts."""
     smi(driver_env, "-i", "0", "-mig", "1")
     device = as_if_real(tmp_path)
-    partitioner = partitioner_for(mode, device, driver_env=driver_env)
+    partitioner = partitioner_for(mode, device, Driver(driver_env), SharingOptions())
     async with running([]) as run:
         plan = partitioner.plan(device, TENANTS)
         with pytest.raises(PartitionError, match="in MIG mode"):
@@ -358,7 +366,9 @@ async def test_a_real_gpu_in_mig_mode_is_refused_by_the_other_modes(
 async def test_a_real_ampere_is_not_switched(tmp_path: Path, driver_env: dict[str, str]) -> None:
     """Turning MIG on there resets the GPU and survives a reboot: the hint says how to do it."""
     device = as_if_real(tmp_path)
-    partitioner = partitioner_for(Mode.MIG, device, driver_env=driver_env, allow_gpu_changes=True)
+    partitioner = partitioner_for(
+        Mode.MIG, device, Driver(driver_env), SharingOptions(allow_gpu_changes=True)
+    )
     async with running([]) as run:
         plan = partitioner.plan(device, TENANTS)
         with pytest.raises(PartitionError, match="survives a reboot") as caught:
@@ -370,18 +380,20 @@ async def test_a_real_ampere_is_not_switched(tmp_path: Path, driver_env: dict[st
 
 KILLED = """
 import asyncio, sys
+from fairshare.devices.driver import Driver
 from fairshare.devices.inventory import virtual_device
 from fairshare.events import EventLog
 from fairshare.processes.scope import run_scope
 from fairshare.records import Mode
 from fairshare.sharing.modes import partitioner_for
+from fairshare.sharing.options import SharingOptions
 from fairshare.sharing.plan import TenantDemand
 from fairshare.sharing.static import STATE_VARIABLE
 import os
 env = {"PATH": os.environ["PATH"], STATE_VARIABLE: os.environ[STATE_VARIABLE]}
 async def main():
     device = virtual_device("a100-40")
-    partitioner = partitioner_for(Mode(sys.argv[1]), device, driver_env=env)
+    partitioner = partitioner_for(Mode(sys.argv[1]), device, Driver(env), SharingOptions())
     plan = partitioner.plan(device, [TenantDemand("chat", "m"), TenantDemand("batch", "m")])
     async with run_scope(EventLog()) as scope, partitioner.apply(plan, scope):
         print(scope.private_dir, flush=True)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fairshare.devices import nvml
 from fairshare.devices.inventory import detect
-from fairshare.devices.nvml import Gpu, GpuProcess, NvmlUnavailableError
+from fairshare.devices.nvml import Gpu, GpuProcess, Nvml, NvmlUnavailableError
 from fairshare.errors import PreflightError, SpecError
 from fairshare.spec.launcher import DeviceKind
 
@@ -30,7 +29,7 @@ def gpu(index: int, *, pids: tuple[int, ...] = ()) -> Gpu:
 def machine(monkeypatch: pytest.MonkeyPatch) -> list[Gpu]:
     """The GPUs that NVML will list: change it in place."""
     gpus: list[Gpu] = []
-    monkeypatch.setattr(nvml, "list_gpus", lambda: gpus)
+    monkeypatch.setattr(Nvml, "list_gpus", lambda _self: gpus)
     return gpus
 
 
@@ -38,10 +37,10 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> list[Gpu]:
 def no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without an NVIDIA driver."""
 
-    def fail() -> list[Gpu]:
+    def fail(_self: Nvml) -> list[Gpu]:
         raise NvmlUnavailableError("no NVIDIA driver: libnvidia-ml.so was not found")
 
-    monkeypatch.setattr(nvml, "list_gpus", fail)
+    monkeypatch.setattr(Nvml, "list_gpus", fail)
 
 
 @pytest.mark.usefixtures("no_driver")

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from fairshare.devices import nvml
-from fairshare.devices.nvml import GpuSample, NvmlSampler, NvmlUnavailableError, list_gpus
+from fairshare.devices.nvml import GpuSample, Nvml, NvmlUnavailableError
 
 
 class FakeNvml:
@@ -84,7 +83,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
 
 def test_a_gpu_is_described(fake: FakeNvml) -> None:
     """Name, memory, SMs, architecture and MIG; NVML is let go of afterwards."""
-    (gpu,) = list_gpus()
+    (gpu,) = Nvml().list_gpus()
     assert (gpu.index, gpu.uuid, gpu.name, gpu.driver) == (0, "GPU-1", "NVIDIA H200", "580.1")
     assert (gpu.sm_count, gpu.architecture) == (132, "hopper")
     assert gpu.mig_capable
@@ -95,7 +94,7 @@ def test_a_gpu_is_described(fake: FakeNvml) -> None:
 def test_a_gpu_without_mig_is_not_capable(fake: FakeNvml) -> None:
     """NVML has no MIG mode for it: not capable, and not 'disabled'."""
     fake.silent = ("nvmlDeviceGetMigMode", "nvmlDeviceGetMaxMigDeviceCount")
-    (gpu,) = list_gpus()
+    (gpu,) = Nvml().list_gpus()
     assert not gpu.mig_capable
 
 
@@ -111,12 +110,12 @@ def test_why_there_is_no_nvml(fake: FakeNvml, error: Exception, reason: str) -> 
     """Each way of not having a driver has its own sentence."""
     fake.init_error = error
     with pytest.raises(NvmlUnavailableError, match=reason):
-        list_gpus()
+        Nvml().list_gpus()
 
 
 def test_a_sample_is_in_our_units(fake: FakeNvml) -> None:
     """Fractions, bytes and watts."""
-    sampler = NvmlSampler("GPU-1")
+    sampler = Nvml().sampler("GPU-1")
     assert sampler.sample() == GpuSample(0.5, 0.25, 40, 300.5, 60, 1980, 1980)
     assert fake.sessions == 1
     sampler.close()
@@ -125,7 +124,7 @@ def test_a_sample_is_in_our_units(fake: FakeNvml) -> None:
 
 def test_a_sampler_can_be_used_again(fake: FakeNvml) -> None:
     """NVML is held in each window only: an open session can block a change of MIG mode."""
-    sampler = NvmlSampler("GPU-1")
+    sampler = Nvml().sampler("GPU-1")
     for _ in range(2):
         assert sampler.sample() is not None
         assert fake.sessions == 1
@@ -137,7 +136,7 @@ def test_a_sampler_can_be_used_again(fake: FakeNvml) -> None:
 def test_absent_values_are_none_and_not_zero(fake: FakeNvml) -> None:
     """A GPU in MIG mode has no utilisation: the field is empty."""
     fake.silent = ("nvmlDeviceGetUtilizationRates", "nvmlDeviceGetPowerUsage")
-    sample = NvmlSampler("GPU-1").sample()
+    sample = Nvml().sampler("GPU-1").sample()
     assert sample is not None
     assert (sample.gpu_utilisation, sample.memory_utilisation, sample.power_w) == (None,) * 3
     assert sample.memory_used_bytes == 40
@@ -147,11 +146,11 @@ def test_a_sampler_of_an_unknown_gpu_says_so(fake: FakeNvml) -> None:
     """It fails at the first sample, and holds nothing."""
     fake.silent = ("nvmlDeviceGetHandleByUUID",)
     with pytest.raises(NvmlUnavailableError, match="GPU-7"):
-        NvmlSampler("GPU-7").sample()
+        Nvml().sampler("GPU-7").sample()
     assert fake.sessions == 0
 
 
 def test_processes_on_the_gpu_are_listed(fake: FakeNvml) -> None:
     """A process whose memory NVML does not tell is listed all the same."""
     fake.pids = (7, 8)
-    assert [p.pid for p in nvml.compute_processes("GPU-1")] == [7, 8]
+    assert [p.pid for p in Nvml().compute_processes("GPU-1")] == [7, 8]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from fairshare.devices.driver import Driver
 from fairshare.devices.host import HostReader
 from fairshare.devices.inventory import virtual_device
 from fairshare.devices.nvml import GpuSample, NvmlUnavailableError
@@ -101,8 +102,9 @@ async def test_a_gpu_that_was_lost_is_a_reason_and_no_crash(tmp_path: Path) -> N
 
 def test_the_reason_for_no_sampler_is_said() -> None:
     """A simulated GPU has no NVML."""
-    assert gpu_sampler(virtual_device("l4"))[0] is None
-    assert "virtual:l4" in (gpu_sampler(virtual_device("l4"))[1] or "")
+    sampler, reason = gpu_sampler(virtual_device("l4"), Driver())
+    assert sampler is None
+    assert "virtual:l4" in (reason or "")
 
 
 async def test_a_body_that_fails_leaves_a_whole_file(tmp_path: Path) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from fairshare.devices.device import Device
+from fairshare.devices.driver import Driver
 from fairshare.devices.inventory import virtual_device
 from fairshare.errors import InfeasibleError
 from fairshare.records import Mark, Mode, Provenance
 from fairshare.sharing.modes import partitioner_for
+from fairshare.sharing.options import SharingOptions
 from fairshare.sharing.plan import PartitionPlan, TenantDemand
 from fairshare.spec.launcher import DeviceKind
 
@@ -37,7 +39,7 @@ def two(*, models: tuple[str, str] = ("m", "m"), share: float | None = None) -> 
 
 def planned(mode: Mode, device: Device, tenants: list[TenantDemand]) -> PartitionPlan:
     """The plan of a mode on a device."""
-    return partitioner_for(mode, device).plan(device, tenants)
+    return partitioner_for(mode, device, Driver(), SharingOptions()).plan(device, tenants)
 
 
 @pytest.mark.parametrize("mode", [Mode.EXCLUSIVE, Mode.LOGICAL])
@@ -145,7 +147,9 @@ def test_mig_on_a_real_gpu_is_emulated_unless_changes_are_allowed() -> None:
 
 def test_mig_is_real_where_changes_are_allowed() -> None:
     """With leave, the plan lists the driver commands and carries the mode's own name."""
-    partitioner = partitioner_for(Mode.MIG, cuda(), allow_gpu_changes=True)
+    partitioner = partitioner_for(
+        Mode.MIG, cuda(), Driver(), SharingOptions(allow_gpu_changes=True)
+    )
     plan = partitioner.plan(cuda(), two())
     assert (plan.label, plan.provenance) == ("mig", Provenance.MEASURED)
     assert plan.steps[1] == "nvidia-smi mig -i GPU-1234 -cgi 9 -C   (3g.20gb)"
@@ -154,7 +158,9 @@ def test_mig_is_real_where_changes_are_allowed() -> None:
 def test_a_gpu_without_mig_is_emulated_by_plain_shares() -> None:
     """Leave to change does not give an L4 MIG: half of the SMs and of the memory each."""
     l4 = Device(DeviceKind.CUDA, "GPU-9", "NVIDIA L4", 24 * GIB, index=0, sm_count=58)
-    plan = partitioner_for(Mode.MIG, l4, allow_gpu_changes=True).plan(l4, two())
+    plan = partitioner_for(Mode.MIG, l4, Driver(), SharingOptions(allow_gpu_changes=True)).plan(
+        l4, two()
+    )
     assert plan.label == "mig-emulated"
     assert [s.compute_fraction for s in plan.slots] == [0.5, 0.5]
     assert [s.memory_bytes for s in plan.slots] == [12 * GIB, 12 * GIB]
