@@ -220,7 +220,7 @@ def _gpu(nvml: Any, index: int, handle: Any, driver: str | None) -> Gpu:
 
 
 def _processes(nvml: Any, handle: Any) -> Iterator[GpuProcess]:
-    """Compute processes; on a GPU in MIG mode they are listed per MIG device."""
+    """Compute processes, MPS clients too; on a GPU in MIG mode they are listed per MIG device."""
     handles = [handle]
     for index in range(_optional(nvml, lambda: nvml.nvmlDeviceGetMaxMigDeviceCount(handle)) or 0):
         mig = _optional(nvml, partial(nvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, index))
@@ -228,11 +228,14 @@ def _processes(nvml: Any, handle: Any) -> Iterator[GpuProcess]:
             handles.append(mig)
     seen: set[int] = set()
     for device in handles:
-        running = _optional(nvml, partial(nvml.nvmlDeviceGetComputeRunningProcesses, device))
-        for process in running or ():
-            if process.pid not in seen:
-                seen.add(process.pid)
-                yield GpuProcess(process.pid, process.usedGpuMemory)
+        for listing in (
+            nvml.nvmlDeviceGetComputeRunningProcesses,
+            nvml.nvmlDeviceGetMPSComputeRunningProcesses,
+        ):
+            for process in _optional(nvml, partial(listing, device)) or ():
+                if process.pid not in seen:
+                    seen.add(process.pid)
+                    yield GpuProcess(process.pid, process.usedGpuMemory)
 
 
 def _optional(nvml: Any, query: Callable[[], T]) -> T | None:

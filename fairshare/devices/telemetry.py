@@ -41,7 +41,7 @@ class GpuSampler(Protocol):
 
 def gpu_sampler(device: Device, driver: Driver) -> tuple[GpuSampler | None, str | None]:
     """NVML's sampler of a device, or None and the reason why there is none."""
-    if device.kind is not DeviceKind.CUDA:
+    if device.kind is DeviceKind.CPU:
         return None, f"the device is {device.id}, which NVML does not know"
     sampler = driver.nvml.sampler(device.id)
     try:

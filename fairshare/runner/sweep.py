@@ -28,9 +28,6 @@ from fairshare.runner.plan import Deployment, PlannedCell, RunPlan, partitioner_
 from fairshare.runner.settings import Settings
 from fairshare.serving.fleet import Fleet, fleet
 from fairshare.sharing.plan import Partitioner, PartitionPlan, Slot
-from fairshare.sharing.static import STATE_VARIABLE
-from fairshare.spec.launcher import DeviceKind
-from fairshare.virtual.telemetry import BoardSampler
 
 T = TypeVar("T")
 STARTS_PER_DEPLOYMENT = 2  # once, and once more for the cells that a crashed server left over
@@ -100,8 +97,6 @@ class Sweep:
 
     def _sampler(self, stack: AsyncExitStack) -> GpuSampler | None:
         """Who reads the device's gauges."""
-        if self.settings.device.kind is DeviceKind.VIRTUAL:
-            return BoardSampler(Path(self.settings.driver.env[STATE_VARIABLE]))
         sampler, reason = gpu_sampler(self.settings.device, self.settings.driver)
         if sampler is not None:
             stack.callback(sampler.close)

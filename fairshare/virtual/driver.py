@@ -18,8 +18,10 @@ from fairshare import assets
 from fairshare.devices.constants import GpuSpec, gpu_spec, spec_of_product
 from fairshare.devices.device import Device
 from fairshare.devices.driver import Driver
+from fairshare.devices.nvml import Nvml
 from fairshare.spec.launcher import DeviceKind
 from fairshare.virtual.board import Board
+from fairshare.virtual.nvml import StandInNvml
 from fairshare.virtual.state import FORMAT_VERSION, STATE_ENV, read_state, write_state
 
 _PROGRAMS = {
@@ -51,7 +53,8 @@ def driver_for(device: Device) -> Driver:
     """NVIDIA's driver, or the stand-ins of a simulated GPU (which `switch_on` makes ready)."""
     if device.kind is not DeviceKind.VIRTUAL:
         return Driver()
-    return Driver(env=_environment(_directory(device)))
+    directory = _directory(device)
+    return Driver(env=_environment(directory), nvml=Nvml(StandInNvml(directory)))
 
 
 def switch_on(device: Device) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fairshare.virtual import nvidia_smi_mig, nvidia_smi_query
 from fairshare.virtual.nvidia_smi_text import IN_USE, NO_DRIVER, Exit, in_use_by_processes
-from fairshare.virtual.processes import live_servers
+from fairshare.virtual.processes import in_use
 from fairshare.virtual.state import (
     STATE_ENV,
     State,
@@ -122,7 +122,7 @@ def _set_mig_mode(directory: Path, value: str) -> int:
             print(f"Unable to {verb} MIG Mode for GPU {bus}: Insufficient Permissions")
             return Exit.NO_PERMISSION
         mode["pending"] = target
-        held = bool(live_servers(directory)) or bool(state["instances"])
+        held = in_use(directory) or bool(state["instances"])
         if mode["current"] != target and (held or "mig_pending" in failures()):
             print(f"Warning: MIG mode is in pending {verb} state for GPU {bus}:{IN_USE}")
             print(in_use_by_processes(bus))
@@ -154,7 +154,7 @@ def _set_compute_mode(directory: Path, value: str) -> int:
 def _reset(directory: Path) -> int:
     with changing_state(directory) as state:
         bus = state["gpu"]["bus_id"]
-        if live_servers(directory):
+        if in_use(directory):
             print(f"GPU {bus} is currently in use by another process.")
             return Exit.OTHER
         state["instances"] = []

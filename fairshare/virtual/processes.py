@@ -1,8 +1,14 @@
-"""The servers that run on a simulated GPU, as its driver knows them. Standard library only."""
+"""Who uses a simulated GPU, as its driver knows them. Standard library only.
+
+Servers leave a report in ``servers/``, open NVML sessions a note in ``nvml/``; what dead processes
+left behind is passed over.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +24,7 @@ def start_ticks(pid: int) -> int | None:
 
 
 def live_servers(directory: Path) -> list[dict[str, Any]]:
-    """The reports of the servers that are alive; what dead ones left behind is passed over."""
+    """The reports of the servers that are alive."""
     found: list[dict[str, Any]] = []
     for path in sorted((directory / "servers").glob("*.json")):
         try:
@@ -28,3 +34,34 @@ def live_servers(directory: Path) -> list[dict[str, Any]]:
         if start_ticks(report["pid"]) == report["start_ticks"]:
             found.append(report)
     return found
+
+
+def open_client(directory: Path) -> Path:
+    """Note that this process holds NVML open; the note is for :func:`close_client`.
+
+    All that it says is in its name, so that it can be made on a full disk.
+
+    Raises:
+        OSError: the simulated GPU is gone.
+    """
+    folder = directory / "nvml"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    pid = os.getpid()
+    note = folder / f"{pid}-{start_ticks(pid)}-{secrets.token_hex(4)}"
+    note.touch(mode=0o600)
+    return note
+
+
+def close_client(note: Path) -> None:
+    """Take back a note of :func:`open_client`."""
+    note.unlink(missing_ok=True)
+
+
+def in_use(directory: Path) -> bool:
+    """Whether anything keeps the driver from changing the whole GPU: a server or a session."""
+    return bool(live_servers(directory)) or any(map(_is_open, (directory / "nvml").glob("*-*-*")))
+
+
+def _is_open(note: Path) -> bool:
+    pid, ticks, _ = note.name.split("-")
+    return pid.isdigit() and str(start_ticks(int(pid))) == ticks

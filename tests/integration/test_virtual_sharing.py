@@ -13,9 +13,10 @@ import aiohttp
 import pytest
 from virtual_servers import body, environment, refused, reports, server
 
+from fairshare.devices.nvml import Nvml
 from fairshare.virtual.board import Board, Entry
 from fairshare.virtual.driver import install
-from fairshare.virtual.telemetry import BoardSampler
+from fairshare.virtual.nvml import StandInNvml
 
 # A step of a large model is nearly all weights, so it hardly depends on the tokens so far.
 LARGE = ("--model", "qwen3-4b")
@@ -75,7 +76,7 @@ async def test_time_sliced_servers_slow_each_other_down_by_the_law(gpu: dict[str
                 lambda found: sum(e.step_s > 1.5 * alone for e in found if e.busy) == 2,
             )
         assert both == pytest.approx([2 * 1.11 * alone] * 2, rel=0.05)
-        sampler = BoardSampler(state(gpu))
+        sampler = Nvml(StandInNvml(state(gpu))).sampler("virtual:a100-40")
         sample = sampler.sample()
         assert sample is not None
         assert sample.memory_used_bytes == sum(r["used_bytes"] for r in reports(state(gpu)))

@@ -30,6 +30,7 @@ class FakeNvml:
     def __init__(self, *, silent: tuple[str, ...] = (), pids: tuple[int, ...] = ()) -> None:
         self.silent = silent
         self.pids = pids
+        self.mps_pids: tuple[int, ...] = ()
         self.sessions = 0
         self.init_error: Exception | None = None
 
@@ -58,6 +59,9 @@ class FakeNvml:
             "nvmlDeviceGetMemoryInfo": SimpleNamespace(total=100, used=40),
             "nvmlDeviceGetComputeRunningProcesses": [
                 SimpleNamespace(pid=pid, usedGpuMemory=None) for pid in self.pids
+            ],
+            "nvmlDeviceGetMPSComputeRunningProcesses": [
+                SimpleNamespace(pid=pid, usedGpuMemory=None) for pid in self.mps_pids
             ],
             "nvmlDeviceGetUtilizationRates": SimpleNamespace(gpu=50, memory=25),
             "nvmlDeviceGetPowerUsage": 300_500,
@@ -151,6 +155,6 @@ def test_a_sampler_of_an_unknown_gpu_says_so(fake: FakeNvml) -> None:
 
 
 def test_processes_on_the_gpu_are_listed(fake: FakeNvml) -> None:
-    """A process whose memory NVML does not tell is listed all the same."""
-    fake.pids = (7, 8)
-    assert [p.pid for p in Nvml().compute_processes("GPU-1")] == [7, 8]
+    """MPS clients too, each once, and whether or not NVML tells its memory."""
+    fake.pids, fake.mps_pids = (7, 8), (8, 9)
+    assert [p.pid for p in Nvml().compute_processes("GPU-1")] == [7, 8, 9]

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from fairshare.devices.cpu import cpu_device
 from fairshare.devices.driver import Driver
 from fairshare.devices.host import HostReader
-from fairshare.devices.inventory import virtual_device
 from fairshare.devices.nvml import GpuSample, NvmlUnavailableError
 from fairshare.devices.telemetry import GPU_COLUMNS, gpu_sampler, record_gpu, record_hosts
 
@@ -101,10 +101,10 @@ async def test_a_gpu_that_was_lost_is_a_reason_and_no_crash(tmp_path: Path) -> N
 
 
 def test_the_reason_for_no_sampler_is_said() -> None:
-    """A simulated GPU has no NVML."""
-    sampler, reason = gpu_sampler(virtual_device("l4"), Driver())
+    """The CPU has no NVML."""
+    sampler, reason = gpu_sampler(cpu_device(), Driver())
     assert sampler is None
-    assert "virtual:l4" in (reason or "")
+    assert "cpu" in (reason or "")
 
 
 async def test_a_body_that_fails_leaves_a_whole_file(tmp_path: Path) -> None:

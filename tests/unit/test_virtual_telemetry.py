@@ -1,4 +1,4 @@
-"""The simulated GPU's gauges."""
+"""How busy the simulated GPU is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from fairshare.virtual.board import Board, own_entry
 from fairshare.virtual.processes import start_ticks
 from fairshare.virtual.rules import SharingKind
-from fairshare.virtual.telemetry import BoardSampler
+from fairshare.virtual.telemetry import BusyMeter
 
 
 @pytest.fixture
@@ -23,60 +23,38 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_utilisation_is_the_time_in_steps(tmp_path: Path, clock: list[float]) -> None:
-    """Half the time in steps is 0.5; two such engines together 0.75; memory is what they hold."""
+    """Half the time in steps is 0.5; two such engines together 0.75; the first reading is none."""
     Board.create(tmp_path / "board")
-    sampler = BoardSampler(tmp_path)
+    meter = BusyMeter(tmp_path)
     with Board(tmp_path / "board") as one, Board(tmp_path / "board") as two:
         entries = [own_entry(0, SharingKind.TIMESLICE, 1.0, size) for size in (10, 20)]
         one.join(entries[0])
-        first = sampler.sample()
-        assert first is not None
-        assert (first.gpu_utilisation, first.memory_used_bytes) == (None, 10)
-        assert first.power_w is first.temperature_c is first.sm_clock_mhz is None
+        assert meter.utilisation() is None
         entries[0].busy_s, clock[0] = 1.0, 102.0
         one.publish(entries[0])
-        second = sampler.sample()
-        assert second is not None
-        assert second.gpu_utilisation == pytest.approx(0.5)
+        assert meter.utilisation() == pytest.approx(0.5)
         entries[1].pid = os.getppid()  # another live process
         entries[1].start_ticks = start_ticks(entries[1].pid) or 0
         two.join(entries[1])
-        sampler.sample()
+        meter.utilisation()
         clock[0] = 104.0
         for board, entry in zip((one, two), entries, strict=True):
             entry.busy_s += 1.0
             board.publish(entry)
-        third = sampler.sample()
-        assert third is not None
-        assert third.gpu_utilisation == pytest.approx(0.75)
-        assert third.memory_used_bytes == 30
-    sampler.close()
+        assert meter.utilisation() == pytest.approx(0.75)
 
 
 def test_a_step_counts_only_as_far_as_it_has_gone(tmp_path: Path, clock: list[float]) -> None:
     """The rest of a step under way is not counted yet."""
     Board.create(tmp_path / "board")
-    sampler = BoardSampler(tmp_path)
+    meter = BusyMeter(tmp_path)
     with Board(tmp_path / "board") as board:
         entry = own_entry(0, SharingKind.TIMESLICE, 1.0, 1)
         board.join(entry)
-        sampler.sample()
+        meter.utilisation()
         entry.busy, entry.busy_s, entry.due_s, clock[0] = True, 4.0, 104.0, 102.0
         board.publish(entry)
-        sample = sampler.sample()
-        assert sample is not None
-        assert sample.gpu_utilisation == pytest.approx(1.0)
+        assert meter.utilisation() == pytest.approx(1.0)
         entry.busy, clock[0] = False, 108.0
         board.publish(entry)
-        later = sampler.sample()
-        assert later is not None
-        assert later.gpu_utilisation == pytest.approx(2 / 6)
-    sampler.close()
-
-
-def test_no_board_is_no_sample(tmp_path: Path) -> None:
-    """A simulated GPU that is gone says nothing; closing twice is fine."""
-    sampler = BoardSampler(tmp_path)
-    assert sampler.sample() is None
-    sampler.close()
-    sampler.close()
+        assert meter.utilisation() == pytest.approx(2 / 6)
