@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from fairshare.devices.nvml import Nvml
 
+STATE_VARIABLE = "FAIRSHARE_VIRTUAL_GPU"  # names the folder of a simulated GPU
+
 
 @dataclass(frozen=True, slots=True)
 class Driver:

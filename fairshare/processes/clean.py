@@ -125,7 +125,8 @@ def _would_do(state: JournalState) -> list[str]:
 
 
 def _told(result: Recovery) -> list[str]:
-    told = [f"ended {name} (process {identity.pid})" for identity, name in result.ended.items()]
+    told = [f"had the device let go of the processes of {step}" for step in result.released]
+    told += [f"ended {name} (process {identity.pid})" for identity, name in result.ended.items()]
     told += [f"undid {step}" for step in result.undone]
     told += [f"removed {path}" for path in result.removed]
     told += [f"FAILED: process {survivor.pid} is still there" for survivor in result.survivors]

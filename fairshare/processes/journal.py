@@ -3,7 +3,8 @@
 One JSON line each, in ``<state dir>/runs/<run id>.jsonl``::
 
     {"kind": "run", ...}                                who owns the run and what it made
-    {"kind": "intend", "n": 1, "step": ..., "undo": [[argv], ...], "env": {...}}
+    {"kind": "intend", "n": 1, "step": ..., "undo": [[argv], ...], "env": {...},
+                       "release": [[argv], ...]}
     {"kind": "done", "n": 1}                            nothing of step 1 is left to undo
     {"kind": "undone", "n": 1, "commands": 2}           so many of its commands succeeded
     {"kind": "process", "pid": ..., "start_ticks": ..., "boot_id": ...}
@@ -61,6 +62,7 @@ class Step:
     name: str
     undo: list[list[str]]
     env: dict[str, str]
+    release: list[list[str]] = field(default_factory=list)
     commands_undone: int = 0
 
 
@@ -127,15 +129,24 @@ class Journal:
         step: str,
         undo: Sequence[Sequence[str]] = (),
         env: Mapping[str, str] | None = None,
+        release: Sequence[Sequence[str]] = (),
     ) -> int:
         """Record, before it is made, a change and the commands that undo it; return its number.
 
         Should the run die, the commands run in order, those of the last step first, with ``env``
-        added to their environment. Each must do no harm where its change was never made.
+        added to their environment. Each must do no harm where its change was never made. The
+        commands of ``release`` run first of all, before any process of the run is ended: they let
+        the device go of processes that it would be harmful to kill. They have a few seconds.
         """
         number = next(self._numbers)
-        commands = [list(argv) for argv in undo]
-        self._write(kind="intend", n=number, step=step, undo=commands, env=dict(env or {}))
+        self._write(
+            kind="intend",
+            n=number,
+            step=step,
+            undo=[list(argv) for argv in undo],
+            env=dict(env or {}),
+            release=[list(argv) for argv in release],
+        )
         return number
 
     def done(self, number: int) -> None:
@@ -203,8 +214,13 @@ def read_state(path: Path) -> JournalState | None:
 def _apply(line: Mapping[str, Any], state: JournalState) -> None:
     match line["kind"]:
         case "intend":
-            undo = [list(argv) for argv in line["undo"]]
-            state.pending[line["n"]] = Step(line["n"], line["step"], undo, dict(line["env"]))
+            state.pending[line["n"]] = Step(
+                number=line["n"],
+                name=line["step"],
+                undo=[list(argv) for argv in line["undo"]],
+                env=dict(line["env"]),
+                release=[list(argv) for argv in line.get("release", ())],
+            )
         case "done":
             state.pending.pop(line["n"], None)
         case "undone":

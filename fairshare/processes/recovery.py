@@ -1,7 +1,8 @@
 """Clean up after one run, from its journal: the same steps at its end, after its death, and later.
 
-Order: end its processes, undo its changes (the last first), remove its private folder and its
-shared memory. The caller holds the journal's lock, so that no two do it at once.
+Order: have the device let go of its processes, end them, undo its changes (the last first), remove
+its private folder and its shared memory. The caller holds the journal's lock, so that no two do it
+at once.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ import contextlib
 import os
 import shlex
 import shutil
+import signal
 import stat
 import subprocess
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +27,7 @@ from fairshare.processes.segments import SHM, held_by, remove_unheld
 from fairshare.processes.table import snapshot, with_descendants
 
 GRACE_S = 2.0
+_RELEASE_S = 3.0
 _UNDO_TIMEOUT_S = 60.0
 MARKER = ".fairshare-run"
 
@@ -34,6 +38,7 @@ class Recovery:
 
     ended: dict[ProcessIdentity, str] = field(default_factory=dict)
     survivors: list[ProcessIdentity] = field(default_factory=list)
+    released: list[str] = field(default_factory=list)
     undone: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
@@ -70,6 +75,9 @@ def recover(journal: Journal, state: JournalState, grace_s: float = GRACE_S) -> 
         segments.update(held - state.header.segments_before)
         return list(found)
 
+    steps = [step for step in state.pending.values() if step.release]
+    if steps and find():
+        _release(steps, result)
     result.survivors = end_all(find, grace_s, lambda _event, _identities: None)
     reap(identity.pid for identity in result.ended if identity not in state.processes)
     for step in sorted(state.pending.values(), key=lambda step: -step.number):
@@ -83,9 +91,19 @@ def recover(journal: Journal, state: JournalState, grace_s: float = GRACE_S) -> 
     return result
 
 
+def _release(steps: Iterable[Step], result: Recovery) -> None:
+    """Run the release commands within a limit; whatever comes of it, the processes end next."""
+    deadline_s = time.monotonic() + _RELEASE_S
+    for step in steps:
+        for argv in step.release:
+            left_s = deadline_s - time.monotonic()
+            if left_s > 0 and _run(argv, step.env, left_s) is None:
+                result.released.append(step.name)
+
+
 def _undo(journal: Journal, step: Step, result: Recovery) -> None:
     for index in range(step.commands_undone, len(step.undo)):
-        problem = _run(step.undo[index], step.env)
+        problem = _run(step.undo[index], step.env, _UNDO_TIMEOUT_S)
         if problem is not None:
             result.failed.append(f"{step.name}: {shlex.join(step.undo[index])}: {problem}")
             return
@@ -95,27 +113,36 @@ def _undo(journal: Journal, step: Step, result: Recovery) -> None:
         result.undone.append(step.name)
 
 
-def _run(argv: list[str], env: Mapping[str, str]) -> str | None:
-    """Run one undo command outside the run; return what went wrong, None if nothing did."""
+def _run(argv: list[str], env: Mapping[str, str], timeout_s: float) -> str | None:
+    """Run one command outside the run; return what went wrong, None if nothing did."""
     own = {name: value for name, value in os.environ.items() if name not in LABELS}
     try:
-        done = subprocess.run(
+        process = subprocess.Popen(
             argv,
             env=own | dict(env),
             cwd="/",
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=_UNDO_TIMEOUT_S,
             start_new_session=True,
-            check=False,
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except OSError as error:
         return str(error)
-    if done.returncode == 0:
+    try:
+        output, _ = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        # All of it: a program that hangs was mostly started by the one that we know.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        return f"did not end within {timeout_s:.3g} s"
+    finally:
+        if process.stdout is not None:
+            process.stdout.close()
+    if process.returncode == 0:
         return None
-    last = done.stdout.decode(errors="replace").strip().splitlines()[-1:]
-    return f"exit code {done.returncode}{''.join(f': {line}' for line in last)}"
+    last = output.decode(errors="replace").strip().splitlines()[-1:]
+    return f"exit code {process.returncode}{''.join(f': {line}' for line in last)}"
 
 
 def _remove_private_dir(folder: Path, run_id: str, result: Recovery) -> None:

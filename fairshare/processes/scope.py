@@ -13,12 +13,13 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from fairshare.errors import FairshareError
 from fairshare.events import EventLog
+from fairshare.processes.guards import Guard, KillGuards
 from fairshare.processes.identity import ProcessIdentity, identify
 from fairshare.processes.journal import Journal, JournalState, RunHeader
 from fairshare.processes.labelled import (
@@ -49,6 +50,7 @@ class RunScope:
         self.journal = journal
         self.events = events
         self.header = header
+        self.guards = KillGuards(events)
         self._slot_dirs: dict[str, Path] = {}
         self._serials = itertools.count(1)
         self._watchers: set[asyncio.Task[None]] = set()
@@ -68,6 +70,13 @@ class RunScope:
         paths = (self.private_dir / each for each in itertools.chain(short, numbered))
         given = set(self._slot_dirs.values())
         return next(path for path in paths if path not in given and not path.exists())
+
+    def guard(self, callback: Guard) -> AbstractContextManager[None]:
+        """While the block lasts, await ``callback(pids)`` before processes of this run are killed.
+
+        It has a few seconds, and what it raises keeps nobody from being killed.
+        """
+        return self.guards.registered(callback)
 
     def child_env(self) -> dict[str, str]:
         """The label that every process of this run carries in its environment."""
@@ -143,6 +152,8 @@ def _report(events: EventLog, result: Recovery) -> None:
         events.emit("process.leftover", pid=identity.pid, name=name, ended=True)
     for identity in result.survivors:
         events.emit("process.leftover", pid=identity.pid, ended=False)
+    for step in result.released:
+        events.emit("run.released", step=step)
     for step in result.undone:
         events.emit("run.undone", step=step)
     for problem in result.failed:

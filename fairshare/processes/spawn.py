@@ -179,7 +179,11 @@ class ManagedProcess:
             if self.returncode is not None:
                 # Children that end together with their leader need no signal for it.
                 wait_gone(self._members(), min(grace_s, _SETTLE_S))
-            return end_all(self._members, grace_s, notice)
+            return end_all(self._members, grace_s, notice, before_kill)
+
+        def before_kill(identities: list[ProcessIdentity]) -> None:
+            pids = [identity.pid for identity in identities]
+            asyncio.run_coroutine_threadsafe(self._scope.guards.ask(pids), loop).result()
 
         return await asyncio.to_thread(end)
 

@@ -138,16 +138,21 @@ def _signals(
     once, so that a third Ctrl-C does not cut the tidying short.
     """
     loop = asyncio.get_running_loop()
+    killing: list[asyncio.Task[None]] = []
+
+    async def kill() -> None:
+        await sweep.kill_processes()
+        if not task.cancelling():
+            task.cancel()
+        events.emit("stop.requested", how="at once")
 
     def first_or_second() -> None:
         if not stop.is_set():
             stop.set()
             events.emit("stop.requested", how="after this cell's requests are cancelled")
             return
-        sweep.kill_processes()
-        if not task.cancelling():
-            task.cancel()
-        events.emit("stop.requested", how="at once")
+        if all(each.done() for each in killing):
+            killing.append(loop.create_task(kill()))
 
     watched = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     for number in watched:
@@ -157,3 +162,5 @@ def _signals(
     finally:
         for number in watched:
             loop.remove_signal_handler(number)
+        for each in killing:
+            each.cancel()

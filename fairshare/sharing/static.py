@@ -7,15 +7,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fairshare.devices.device import Device
-from fairshare.devices.driver import Driver
+from fairshare.devices.driver import STATE_VARIABLE, Driver
 from fairshare.processes.scope import RunScope
 from fairshare.sharing.options import SharingOptions
 from fairshare.sharing.plan import PartitionPlan, Slot
 from fairshare.sharing.preconditions import require_whole_gpu
 from fairshare.sharing.verifying import verifier_for
 from fairshare.spec.launcher import DeviceKind
-
-STATE_VARIABLE = "FAIRSHARE_VIRTUAL_GPU"
 
 
 def device_env(device: Device, driver_env: Mapping[str, str]) -> dict[str, str]:

@@ -6,10 +6,11 @@ import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fairshare.errors import PartitionError
+from fairshare.sharing import rights
 
 
 class ToolMissingError(PartitionError):
@@ -41,14 +42,29 @@ def undo_env() -> dict[str, str]:
 
 
 async def run_tool(
-    argv: Sequence[str], env: Mapping[str, str], *, timeout_s: float, text: str = ""
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    *,
+    timeout_s: float,
+    text: str = "",
+    privileged: bool = False,
 ) -> Answer:
     """Run ``argv`` with exactly ``env`` and ``text`` on its input.
+
+    ``privileged``: it changes the driver, which :mod:`fairshare.sharing.rights` says how to do.
 
     Raises:
         ToolMissingError: there is no such program.
         PartitionError: it did not end in time (it was killed).
     """
+    if privileged and (prefix := rights.prefix(env)):
+        asked = await _run([*prefix, *argv], {**env, "LC_ALL": "C"}, timeout_s, text)
+        if not rights.sudo_refused(asked.returncode, asked.output):
+            return replace(asked, argv=tuple(argv))
+    return await _run(argv, env, timeout_s, text)
+
+
+async def _run(argv: Sequence[str], env: Mapping[str, str], timeout_s: float, text: str) -> Answer:
     try:
         process = await asyncio.create_subprocess_exec(
             *argv,
@@ -70,7 +86,8 @@ async def run_tool(
         ) from None
     finally:
         if process.returncode is None:
-            with suppress(ProcessLookupError):
+            # What runs as root cannot be killed by us, and must not be waited for either.
+            with suppress(ProcessLookupError, PermissionError):
                 process.kill()
-            await process.wait()
+                await process.wait()
     return Answer(tuple(argv), process.returncode or 0, output.decode("utf-8", "replace"))

@@ -17,12 +17,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from fairshare.devices.driver import STATE_VARIABLE
 from fairshare.errors import FairshareError
 from fairshare.processes.identity import boot_id
 from fairshare.sharing.mig_state import DISABLED, destroy_instances, switch_mode
 from fairshare.sharing.mps_control import quit_daemon
 from fairshare.sharing.nvidia_smi import NvidiaSmi
-from fairshare.sharing.static import STATE_VARIABLE
 
 
 def main(arguments: Sequence[str]) -> int:

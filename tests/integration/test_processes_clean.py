@@ -92,6 +92,29 @@ def test_a_run_whose_reaper_died_too_is_cleaned_up(ready: Ready, tmp_path: Path)
     alive.process.communicate(timeout=60)
 
 
+def test_the_device_lets_go_of_processes_before_they_are_ended(
+    ready: Ready, tmp_path: Path
+) -> None:
+    """Release commands run with their step's environment while the processes live, for a moment."""
+    owner = Owner(tmp_path, ready, {"children": [STUBBORN]})
+    child = int(ready.line()[0])
+    _kill_with_reaper(owner)
+    (run,) = find_dead_runs()
+    assert run.journal is not None
+    journal = Journal.lock(run.journal)
+    assert journal is not None
+    proof = tmp_path / "proof"
+    look = ["sh", "-c", 'kill -0 "$CHILD" && echo lives > "$0"', str(proof)]
+    env = {"CHILD": str(child)}
+    journal.intend("daemon", [["test", "-e", str(proof)]], env, release=[look, ["sleep", "100"]])
+    journal.close()
+    told = undo(run, dry_run=False)
+    assert proof.read_text() == "lives\n"
+    assert "had the device let go of the processes of daemon" in told
+    assert "undid daemon" in told
+    assert labelled(owner.run_id) == []
+
+
 def test_a_live_run_is_neither_found_nor_touched(ready: Ready, tmp_path: Path) -> None:
     """Asking to undo a run whose owner lives is refused, and nothing of it changes."""
     owner = Owner(tmp_path, ready, {"children": [STUBBORN]})

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,53 @@ async def test_a_stubborn_process_is_killed_after_its_grace(
     assert process.returncode == -signal.SIGKILL
     steps = [name for name in _names(told) if name.startswith("process.sig")]
     assert steps == ["process.sigterm", "process.sigterm", "process.sigkill"]
+
+
+async def test_guards_are_asked_before_a_kill_and_only_then(
+    scope: RunScope, ready: Ready, told: list[dict[str, Any]]
+) -> None:
+    """A guard hears of each process while it lives, right before SIGKILL; its failure is told."""
+    asked: list[tuple[int, bool]] = []
+
+    async def guard(pids: Sequence[int]) -> None:
+        asked.extend((pid, identify(pid) is not None) for pid in pids)
+        raise PreflightError("the daemon does not answer")
+
+    with scope.guard(guard):
+        polite = await _spawn(scope, ready, python(PLAIN))
+        await ready.child()
+        await polite.stop(grace_s=20)
+        assert asked == []
+        stubborn = await _spawn(scope, ready, python(DAEMON))
+        daemon = await ready.child()
+        await stubborn.stop(grace_s=0.2)
+        assert asked == [(daemon.pid, True)]
+    second = await _spawn(scope, ready, python(STUBBORN))
+    await ready.child()
+    await second.stop(grace_s=0)
+    assert len(asked) == 1
+    steps = [name for name in _names(told) if name in ("process.guarded", "process.sigkill")]
+    assert steps == ["process.guarded", "process.sigkill", "process.sigkill"]
+    (guarded,) = [event for event in told if event["event"] == "process.guarded"]
+    assert guarded["problems"] == ["the daemon does not answer"]
+
+
+async def test_a_guard_that_hangs_does_not_save_a_process(
+    scope: RunScope, ready: Ready, told: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After its moment the process is killed, whatever the guard still does."""
+    monkeypatch.setattr("fairshare.processes.guards.GUARDS_S", 0.1)
+
+    async def guard(_pids: Sequence[int]) -> None:
+        await asyncio.Event().wait()
+
+    with scope.guard(guard):
+        process = await _spawn(scope, ready, python(STUBBORN))
+        await ready.child()
+        await process.stop(grace_s=0)
+    assert process.returncode == -signal.SIGKILL
+    (guarded,) = [event for event in told if event["event"] == "process.guarded"]
+    assert guarded["problems"] == ["not done within 0.1 s"]
 
 
 async def test_a_daemon_that_left_session_and_parent_is_ended(
