@@ -1,0 +1,283 @@
+"""The whole matrix: for each deployment share the device, serve, measure, put back."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import shutil
+import signal
+import time
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fairshare.devices.telemetry import GpuSampler, gpu_sampler
+from fairshare.errors import FairshareError, StoppedEarlyError
+from fairshare.events import EventLog
+from fairshare.processes.labelled import labelled
+from fairshare.processes.scope import RunScope, run_scope
+from fairshare.records import CellResult, CellStatus
+from fairshare.results.files import writing
+from fairshare.results.layout import SERVERS
+from fairshare.results.store import ResultStore
+from fairshare.results.writer import CellWriter
+from fairshare.runner.cell import CellContext, blank_result, run_cell
+from fairshare.runner.plan import Deployment, PlannedCell, RunPlan, partitioner_of, plain
+from fairshare.runner.settings import Settings
+from fairshare.serving.fleet import Fleet, fleet
+from fairshare.sharing.plan import Partitioner, PartitionPlan, Slot
+
+T = TypeVar("T")
+STARTS_PER_DEPLOYMENT = 2  # once, and once more for the cells that a crashed server left over
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How a sweep went: every cell of the plan is in ``results`` unless the run was stopped."""
+
+    results: list[CellResult] = field(default_factory=list)
+    starts: list[dict[str, Any]] = field(default_factory=list)
+    stopped: bool = False
+
+    def count(self, status: CellStatus) -> int:
+        """How many cells ended so."""
+        return sum(result.status is status for result in self.results)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """What all deployments of a sweep have in common."""
+
+    scope: RunScope
+    sampler: GpuSampler | None
+
+
+class Sweep:
+    """Runs a plan into a result folder. ``stop`` ends it early: the cell in flight is lost."""
+
+    def __init__(
+        self, settings: Settings, store: ResultStore, events: EventLog, stop: asyncio.Event
+    ) -> None:
+        self.settings = settings
+        self.store = store
+        self.events = events
+        self.stop = stop
+        self.outcome = Outcome(starts=list(store.matrix.get("starts", ())))
+        self._api_key = secrets.token_urlsafe(24)
+        self._scope: RunScope | None = None
+
+    async def run(self, plan: RunPlan) -> Outcome:
+        """Run everything; a cell that fails never ends the sweep.
+
+        Raises:
+            StoppedEarlyError: the results can no longer be written.
+            PartitionError, ServerError: something of ours could not be put back or ended.
+        """
+        for infeasible in plan.infeasible:
+            self._settle(infeasible.cell, None, CellStatus.INFEASIBLE, infeasible.reason)
+        if not plan.deployments:
+            return self.outcome
+        async with AsyncExitStack() as stack:
+            scope = await stack.enter_async_context(run_scope(self.events))
+            self._scope = scope
+            stage = _Stage(scope, self._sampler(stack))
+            for deployment in plan.deployments:
+                if self.stop.is_set():
+                    break
+                await self._deploy(deployment, stage)
+        self.outcome.stopped = self.stop.is_set()
+        return self.outcome
+
+    async def kill_processes(self) -> None:
+        """Kill every process of this run now; the scopes then find them gone and tidy up."""
+        if self._scope is None:
+            return
+        found = labelled(self._scope.run_id)
+        await self._scope.guards.ask([identity.pid for identity in found])
+        for identity in found:
+            identity.signal(signal.SIGKILL)
+
+    def _sampler(self, stack: AsyncExitStack) -> GpuSampler | None:
+        """Who reads the device's gauges."""
+        sampler, reason = gpu_sampler(self.settings.device, self.settings.driver)
+        if sampler is not None:
+            stack.callback(sampler.close)
+        else:
+            self.events.emit("telemetry.absent", reason=reason)
+            self.store.save_matrix({**self.store.matrix, "no_gpu_telemetry": reason})
+        return sampler
+
+    async def _deploy(self, deployment: Deployment, stage: _Stage) -> None:
+        partitioner = partitioner_of(self.settings, deployment.plan.mode)
+        left = list(deployment.cells)
+        self.events.emit(
+            "deployment.started", deployment=deployment.id, cells=[cell.id for cell in left]
+        )
+        try:
+            async with partitioner.apply(deployment.plan, stage.scope) as shared:
+                for _ in range(STARTS_PER_DEPLOYMENT):
+                    if left and not self.stop.is_set():
+                        await self._serve(
+                            replace(deployment, plan=shared), partitioner, left, stage
+                        )
+                for cell in left if not self.stop.is_set() else ():
+                    reason = "not run: a server of its deployment crashed twice"
+                    self._settle(cell, deployment.plan, CellStatus.FAILED, reason)
+        except StoppedEarlyError:
+            raise
+        except FairshareError as error:
+            self.events.emit("deployment.failed", deployment=deployment.id, reason=str(error))
+            if not left:
+                raise  # nothing left to blame it on: what we made could not be put back
+            for cell in left:
+                self._settle(cell, deployment.plan, CellStatus.FAILED, str(error))
+
+    async def _serve(
+        self,
+        deployment: Deployment,
+        partitioner: Partitioner,
+        left: list[PlannedCell],
+        stage: _Stage,
+    ) -> None:
+        """Start the servers and run cells, taken off ``left``, until one of the servers dies."""
+        log_dir = self.store.dir / SERVERS / f"{deployment.id}-{len(self.outcome.starts) + 1}"
+        async with AsyncExitStack() as stack:
+            starting = fleet(
+                deployment.plan,
+                self.settings.launcher,
+                self.settings.models,
+                stage.scope,
+                log_dir,
+                self._api_key,
+            )
+            running = await self._unless_stopped(stack.enter_async_context(starting))
+            if running is None:
+                return
+            self._note_starts(deployment, running)
+            shares = [
+                {**_planned(slot), **partitioner.verify(slot, running.servers[slot.name].pids())}
+                for slot in deployment.plan.slots
+            ]
+            context = CellContext(
+                settings=self.settings,
+                plan=deployment.plan,
+                fleet=running,
+                deployment=deployment.id,
+                shares=shares,
+                sampler=stage.sampler,
+                events=self.events,
+                stop=self.stop,
+            )
+            logs = _ServerLogs(log_dir)
+            while left and not self.stop.is_set() and running.dead() is None:
+                await self._cell(left[0], context, logs)
+                left.pop(0)  # only now: a cell that was cut off is not done
+
+    async def _unless_stopped(self, starting: Coroutine[Any, Any, T]) -> T | None:
+        """What ``starting`` returns, or None if the user stops the run first.
+
+        A large model takes minutes to load; nobody should have to wait for it in order to stop.
+        """
+        start = asyncio.create_task(starting)
+        stop = asyncio.create_task(self.stop.wait())
+        try:
+            await asyncio.wait((start, stop), return_when=asyncio.FIRST_COMPLETED)
+            if start.done():
+                return start.result()
+            return None
+        finally:
+            for task in (start, stop):
+                task.cancel()
+            await asyncio.gather(start, stop, return_exceptions=True)
+
+    async def _cell(self, cell: PlannedCell, context: CellContext, logs: _ServerLogs) -> None:
+        writer = self.store.begin_cell(cell.id)
+        writer.write_config(plain(cell.definition))
+        self.events.emit("cell.started", cell=cell.id, label=context.plan.label)
+        try:
+            result = await run_cell(cell, context, writer)
+        except asyncio.CancelledError:
+            result = blank_result(cell, self.settings, context.plan, CellStatus.INTERRUPTED)
+            result.reason = "stopped at once by the user"
+            self._close(writer, result)
+            raise
+        with writing(writer.dir):
+            logs.copy_new(writer.dir / SERVERS)
+        self._close(writer, result)
+
+    def _close(self, writer: CellWriter, result: CellResult) -> None:
+        """File the result under what became of it, and tell whoever listens."""
+        if result.status is CellStatus.INTERRUPTED:
+            writer.abandon(result)
+        else:
+            writer.finish(result)
+        self.outcome.results.append(result)
+        self.events.emit(
+            "cell.finished",
+            cell=result.id,
+            label=result.label,
+            status=result.status.value,
+            reason=result.reason,
+        )
+
+    def _settle(
+        self, cell: PlannedCell, plan: PartitionPlan | None, status: CellStatus, reason: str
+    ) -> None:
+        """File a cell that was never measured."""
+        writer = self.store.begin_cell(cell.id)
+        writer.write_config(plain(cell.definition))
+        result = blank_result(cell, self.settings, plan, status)
+        result.reason = reason
+        self._close(writer, result)
+
+    def _note_starts(self, deployment: Deployment, running: Fleet) -> None:
+        for name, server in running.servers.items():
+            self.outcome.starts.append(
+                {
+                    "deployment": deployment.id,
+                    "slot": name,
+                    "model": server.served_model,
+                    "start_s": server.start_s,
+                    "cold": server.cold,
+                    "ready_at": time.time(),
+                }
+            )
+        self.store.save_matrix({**self.store.matrix, "starts": self.outcome.starts})
+
+
+def _planned(slot: Slot) -> dict[str, Any]:
+    """What a slot was meant to get, beside what is then seen from inside."""
+    return {
+        "slot": slot.name,
+        "tenants": list(slot.tenants),
+        "planned": {
+            "compute_fraction": slot.compute_fraction,
+            "memory_fraction": slot.memory_fraction,
+            "memory_bytes": slot.memory_bytes,
+            "cpu_set": None if slot.cpu_set is None else list(slot.cpu_set),
+            "threads": slot.threads,
+        },
+    }
+
+
+class _ServerLogs:
+    """Gives each cell the part of its servers' logs that was written since the cell before."""
+
+    def __init__(self, log_dir: Path) -> None:
+        self._log_dir = log_dir
+        self._seen: dict[Path, int] = {}
+
+    def copy_new(self, target: Path) -> None:
+        if not self._log_dir.is_dir():
+            return
+        target.mkdir(exist_ok=True)
+        for path in sorted(self._log_dir.iterdir()):
+            if path.suffix != ".log":
+                shutil.copy2(path, target / path.name)
+                continue
+            with path.open("rb") as source, (target / path.name).open("wb") as copy:
+                source.seek(self._seen.get(path, 0))
+                shutil.copyfileobj(source, copy)
+                self._seen[path] = source.tell()
