@@ -41,10 +41,15 @@ def free_count(state: Mapping[str, Any], profile: Mapping[str, Any]) -> int:
 
 
 def instance_id(profile: Mapping[str, Any], start: int) -> int:
-    """The GPU instance's number: 0 for the largest, then 1-2 by halves, 3-6, 7-13."""
+    """The GPU instance's number: 0 for the largest, then 1-2 by halves, 3-6, 7-13.
+
+    Whether memory comes in eight slices or in twelve (RTX PRO 6000, where it is a guess).
+    """
     size: int = profile["memory_slices"]
-    numbers = {8: 0, 4: 1 + start // 4, 2: 3 + start // 2, 1: 7 + start}
-    return numbers[size]
+    if size in (8, 12):
+        return 0
+    first = {4: 1, 6: 1, 2: 3, 3: 3, 1: 7}
+    return first[size] + start // size
 
 
 def _preferred(profile: Mapping[str, Any]) -> Iterable[int]:
