@@ -157,7 +157,10 @@ class Sweep:
                 return
             self._note_starts(deployment, running)
             shares = [
-                {**_planned(slot), **partitioner.verify(slot, running.servers[slot.name].pids())}
+                {
+                    **_planned(slot),
+                    **await partitioner.verify(slot, running.servers[slot.name].view()),
+                }
                 for slot in deployment.plan.slots
             ]
             context = CellContext(

@@ -20,6 +20,7 @@ from fairshare.serving.command import ServerCommand
 from fairshare.serving.diagnosis import KILLED_HINT, exit_text, first_error, hint_for
 from fairshare.serving.probes import NotHttpError, get, new_session
 from fairshare.serving.readiness import NeverReadyError, wait_until_ready
+from fairshare.sharing.plan import ServerView
 from fairshare.spec.launcher import Launcher
 
 _WATCH_S = 0.5
@@ -82,6 +83,10 @@ class Server:
     def pids(self) -> list[int]:
         """The processes of this server that run now."""
         return self.process.tree() if self.process is not None else []
+
+    def view(self) -> ServerView:
+        """What its share can be verified by."""
+        return ServerView(self.pids())
 
     def model_for(self, tenant: str) -> str:
         """The model name that this tenant must ask for: its adapter's, or the base model's."""

@@ -9,7 +9,7 @@ from typing import Any
 from fairshare.devices.device import Device
 from fairshare.processes.scope import RunScope
 from fairshare.records import Mode, Provenance
-from fairshare.sharing.plan import PartitionPlan, Slot, TenantDemand
+from fairshare.sharing.plan import PartitionPlan, ServerView, Slot, TenantDemand
 
 
 class ExternalPartitioner:
@@ -40,6 +40,6 @@ class ExternalPartitioner:
         """Nothing is changed."""
         yield plan
 
-    def verify(self, slot: Slot, pids: Sequence[int]) -> dict[str, Any]:
+    async def verify(self, slot: Slot, server: ServerView) -> dict[str, Any]:
         """Say that nothing could be seen."""
         return {"slot": slot.name, "verified": False, "why": "the server is somebody else's"}

@@ -17,7 +17,7 @@ from fairshare.sharing.mig_layout import choose_profiles, creation_order
 from fairshare.sharing.mig_session import MigSession
 from fairshare.sharing.mig_state import ENABLED
 from fairshare.sharing.options import SharingOptions
-from fairshare.sharing.plan import PartitionPlan, Slot, TenantDemand
+from fairshare.sharing.plan import PartitionPlan, ServerView, Slot, TenantDemand
 from fairshare.sharing.shares import shares_of
 from fairshare.sharing.slots import plan_of, tenant_slot
 from fairshare.sharing.static import device_env
@@ -94,13 +94,13 @@ class Mig:
         finally:
             await session.restore()
 
-    def verify(self, slot: Slot, pids: Sequence[int]) -> dict[str, Any]:
+    async def verify(self, slot: Slot, server: ServerView) -> dict[str, Any]:
         """Compare what the running server has with its slot.
 
         Raises:
             PartitionError: they differ.
         """
-        return self._verify(slot, pids)
+        return await self._verify(slot, server)
 
 
 def mig_spec(device: Device) -> GpuSpec:

@@ -22,7 +22,7 @@ from fairshare.sharing.mps_control import (
     mps_daemon,
 )
 from fairshare.sharing.options import SharingOptions
-from fairshare.sharing.plan import PartitionPlan, Slot, TenantDemand
+from fairshare.sharing.plan import PartitionPlan, ServerView, Slot, TenantDemand
 from fairshare.sharing.preconditions import require_whole_gpu
 from fairshare.sharing.shares import shares_of
 from fairshare.sharing.slots import plan_of, tenant_slot
@@ -90,10 +90,10 @@ class Mps:
             scope.events.emit("partition.applied", mode=plan.mode.value, label=plan.label)
             yield replace(plan, slots=slots)
 
-    def verify(self, slot: Slot, pids: Sequence[int]) -> dict[str, Any]:
+    async def verify(self, slot: Slot, server: ServerView) -> dict[str, Any]:
         """Compare what the running server has with its slot.
 
         Raises:
             PartitionError: they differ.
         """
-        return self._verify(slot, pids)
+        return await self._verify(slot, server)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from fairshare.devices.device import Device
@@ -64,6 +65,21 @@ class PartitionPlan:
     marks: tuple[Mark, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class ServerView:
+    """What there is to look at a running server by.
+
+    ``reports`` is the folder where the engine reports from inside (None: this one does not),
+    ``kv_bytes`` the KV cache that it was told to hold, ``probe`` what a process with the server's
+    environment saw before the start.
+    """
+
+    pids: Sequence[int]
+    reports: Path | None = None
+    kv_bytes: int | None = None
+    probe: Mapping[str, Any] | None = None
+
+
 class Partitioner(Protocol):
     """Plans and makes the shares of one mode on one kind of device."""
 
@@ -87,12 +103,13 @@ class Partitioner(Protocol):
         """
         ...
 
-    def verify(self, slot: Slot, pids: Sequence[int]) -> dict[str, Any]:
-        """Look from inside the running server ``pids`` whether it has the slot's share.
+    async def verify(self, slot: Slot, server: ServerView) -> dict[str, Any]:
+        """Look from inside the running server whether it has the slot's share.
 
         Returns what was seen, for ``cell.json`` (key ``verified``: bool, and the evidence).
 
         Raises:
-            PartitionError: the server does not have the share it was given.
+            PartitionError: the server does not have the share it was given, or that cannot be
+                told.
         """
         ...

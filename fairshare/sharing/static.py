@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -10,7 +10,7 @@ from fairshare.devices.device import Device
 from fairshare.devices.driver import STATE_VARIABLE, Driver
 from fairshare.processes.scope import RunScope
 from fairshare.sharing.options import SharingOptions
-from fairshare.sharing.plan import PartitionPlan, Slot
+from fairshare.sharing.plan import PartitionPlan, ServerView, Slot
 from fairshare.sharing.preconditions import require_whole_gpu
 from fairshare.sharing.verifying import verifier_for
 from fairshare.spec.launcher import DeviceKind
@@ -46,10 +46,10 @@ class StaticSharing:
         scope.events.emit("partition.applied", mode=plan.mode.value, label=plan.label)
         yield plan
 
-    def verify(self, slot: Slot, pids: Sequence[int]) -> dict[str, Any]:
+    async def verify(self, slot: Slot, server: ServerView) -> dict[str, Any]:
         """Compare what the running server has with its slot.
 
         Raises:
             PartitionError: they differ.
         """
-        return self._verify(slot, pids)
+        return await self._verify(slot, server)

@@ -20,7 +20,7 @@ from fairshare.processes.spawn import ManagedProcess
 from fairshare.records import Mode
 from fairshare.sharing.modes import partitioner_for
 from fairshare.sharing.options import SharingOptions
-from fairshare.sharing.plan import Slot, TenantDemand
+from fairshare.sharing.plan import ServerView, Slot, TenantDemand
 
 THREADED = """
 import os, sys, threading
@@ -54,7 +54,7 @@ needs_two_cores = pytest.mark.skipif(
 
 @needs_two_cores
 @pytest.mark.parametrize("mode", [Mode.MPS, Mode.MIG, Mode.TIMESLICE])
-def test_every_thread_is_where_the_plan_puts_it(mode: Mode) -> None:
+async def test_every_thread_is_where_the_plan_puts_it(mode: Mode) -> None:
     """A server on its slot's cores is verified, with all its threads counted."""
     device = cpu_device()
     partitioner = partitioner_for(mode, device, Driver(), SharingOptions())
@@ -62,7 +62,7 @@ def test_every_thread_is_where_the_plan_puts_it(mode: Mode) -> None:
     for slot in plan.slots:
         assert slot.cpu_set is not None
         with server(slot, slot.cpu_set) as pid:
-            seen = partitioner.verify(slot, [pid])
+            seen = await partitioner.verify(slot, ServerView([pid]))
         assert seen["verified"] is True
         assert seen["cpus"] == list(slot.cpu_set)
         assert seen["threads_seen"] == 4
@@ -70,7 +70,7 @@ def test_every_thread_is_where_the_plan_puts_it(mode: Mode) -> None:
 
 
 @needs_two_cores
-def test_a_server_on_foreign_cores_is_found_out() -> None:
+async def test_a_server_on_foreign_cores_is_found_out() -> None:
     """A server that may run on its neighbour's cores does not pass as partitioned."""
     device = cpu_device()
     partitioner = partitioner_for(Mode.MIG, device, Driver(), SharingOptions())
@@ -79,11 +79,11 @@ def test_a_server_on_foreign_cores_is_found_out() -> None:
         server(plan.slots[0], device.cores) as pid,
         pytest.raises(PartitionError, match="may run outside"),
     ):
-        partitioner.verify(plan.slots[0], [pid])
+        await partitioner.verify(plan.slots[0], ServerView([pid]))
 
 
 @needs_two_cores
-def test_a_server_that_narrows_itself_is_found_out() -> None:
+async def test_a_server_that_narrows_itself_is_found_out() -> None:
     """A server that binds itself to fewer cores than its share does not pass either."""
     device = cpu_device()
     partitioner = partitioner_for(Mode.LOGICAL, device, Driver(), SharingOptions())
@@ -92,7 +92,7 @@ def test_a_server_that_narrows_itself_is_found_out() -> None:
         server(slot, device.cores[:1]) as pid,
         pytest.raises(PartitionError, match="does not use all"),
     ):
-        partitioner.verify(slot, [pid])
+        await partitioner.verify(slot, ServerView([pid]))
 
 
 async def test_managed_process_gets_its_share(tmp_path: Path) -> None:
@@ -113,6 +113,7 @@ async def test_managed_process_gets_its_share(tmp_path: Path) -> None:
             scope=scope,
             cpu_set=slot.cpu_set,
         )
-        assert partitioner.verify(slot, process.tree())["verified"] is True
+        seen = await partitioner.verify(slot, ServerView(process.tree()))
+        assert seen["verified"] is True
         await process.stop(grace_s=5)
     assert "partition.applied" in events

@@ -29,7 +29,7 @@ from fairshare.records import Mode
 from fairshare.sharing import mig_state
 from fairshare.sharing.modes import partitioner_for
 from fairshare.sharing.options import SharingOptions
-from fairshare.sharing.plan import Partitioner, PartitionPlan, Slot, TenantDemand
+from fairshare.sharing.plan import Partitioner, PartitionPlan, ServerView, Slot, TenantDemand
 from fairshare.spec.launcher import DeviceKind
 from fairshare.virtual.driver import install
 
@@ -143,7 +143,7 @@ async def verified(
     seen = []
     for slot in plan.slots:
         server = await started(slot, run.scope, tmp_path)
-        seen.append(partitioner.verify(slot, server.tree()))
+        seen.append(await partitioner.verify(slot, ServerView(server.tree())))
         await server.stop(grace_s=5)
     return seen
 
@@ -199,7 +199,7 @@ async def test_a_server_that_bypasses_mps_is_found_out(
             lost = Slot(**{**_fields(slot), "env": astray})
             server = await started(lost, run.scope, tmp_path)
             with pytest.raises(PartitionError) as caught:
-                partitioner.verify(slot, server.tree())
+                await partitioner.verify(slot, ServerView(server.tree()))
     assert "compute_fraction: planned 0.5, has 1.0" in caught.value.evidence
 
 
