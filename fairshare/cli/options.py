@@ -92,7 +92,19 @@ FLOATS = CommaList(click.FLOAT, "X,...")
 
 
 def where_flags(command: F) -> F:
-    """What to run on: device, launcher, model, engine arguments, permissions."""
+    """What to run on, and the engine's arguments."""
+    arguments = click.option(
+        "--engine-arg",
+        "engine_args",
+        type=EngineArg(),
+        multiple=True,
+        help="Override an argument of the engine, such as max_model_len=4096.",
+    )
+    return device_flags(arguments(command))
+
+
+def device_flags(command: F) -> F:
+    """What to run on: device, launcher, model, permissions."""
     for option in reversed(
         [
             click.option(
@@ -109,13 +121,6 @@ def where_flags(command: F) -> F:
             ),
             click.option(
                 "--model", type=TEXT, metavar="PATH|NAME", help="Model of tenants that name none."
-            ),
-            click.option(
-                "--engine-arg",
-                "engine_args",
-                type=EngineArg(),
-                multiple=True,
-                help="Override an argument of the engine, such as max_model_len=4096.",
             ),
             click.option(
                 "--python", type=TEXT, metavar="PATH", help="Interpreter that has the engine."

@@ -26,6 +26,15 @@ _ARCHITECTURES = {  # by major and minor compute capability
     (10, 0): "blackwell",
     (12, 0): "blackwell",
 }
+_COMPUTE_MODES = {0: "Default", 1: "Exclusive_Thread", 2: "Prohibited", 3: "Exclusive_Process"}
+_SWITCHED = {False: "Disabled", True: "Enabled"}
+# Bits of nvmlDeviceGetCurrentClocksThrottleReasons that are no normal consequence of load.
+_SLOWDOWNS = {
+    0x08: "the hardware slows it down",
+    0x20: "the driver slows it down for its heat",
+    0x40: "the hardware slows it down for its heat",
+    0x80: "the power supply asks it to brake",
+}
 _CORES_PER_SM = {(7, 0): 64, (7, 5): 64, (8, 0): 64}  # 128 since
 
 
@@ -69,6 +78,22 @@ class GpuSample:
     memory_clock_mhz: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class GpuCondition:
+    """The driver's settings of one GPU, and whether it runs as fast as it can.
+
+    ``compute_mode`` and ``mig`` (current, pending) are as ``nvidia-smi`` spells them; ``cuda`` is
+    the newest CUDA that the driver runs; ``slowdowns`` say what holds the clocks down.
+    """
+
+    compute_mode: str | None = None
+    persistent: bool | None = None
+    mig: tuple[str, str] | None = None
+    used_bytes: int | None = None
+    cuda: tuple[int, int] | None = None
+    slowdowns: tuple[str, ...] = ()
+
+
 class Nvml:
     """What NVML tells; ``library`` is ``pynvml``, or what stands in for it on a simulated GPU."""
 
@@ -99,6 +124,15 @@ class Nvml:
         """
         with self._session() as nvml:
             return list(_processes(nvml, _handle(nvml, uuid)))
+
+    def condition(self, uuid: str) -> GpuCondition:
+        """How a GPU is set and how it does now.
+
+        Raises:
+            NvmlUnavailableError: there is no usable NVML or no such GPU.
+        """
+        with self._session() as nvml:
+            return _condition(nvml, _handle(nvml, uuid))
 
     def sampler(self, uuid: str) -> NvmlSampler:
         """A reader of one GPU's counters."""
@@ -216,6 +250,23 @@ def _gpu(nvml: Any, index: int, handle: Any, driver: str | None) -> Gpu:
         architecture=_ARCHITECTURES.get(tuple(capability)) if capability else None,
         mig_capable=mig is not None,
         processes=tuple(_processes(nvml, handle)),
+    )
+
+
+def _condition(nvml: Any, handle: Any) -> GpuCondition:
+    mode = _optional(nvml, lambda: nvml.nvmlDeviceGetComputeMode(handle))
+    persistent = _optional(nvml, lambda: nvml.nvmlDeviceGetPersistenceMode(handle))
+    mig = _optional(nvml, lambda: nvml.nvmlDeviceGetMigMode(handle))
+    memory = _optional(nvml, lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
+    cuda = _optional(nvml, nvml.nvmlSystemGetCudaDriverVersion)
+    reasons = _optional(nvml, lambda: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)) or 0
+    return GpuCondition(
+        compute_mode=None if mode is None else _COMPUTE_MODES.get(int(mode), f"mode {mode}"),
+        persistent=None if persistent is None else bool(persistent),
+        mig=None if mig is None else (_SWITCHED[bool(mig[0])], _SWITCHED[bool(mig[1])]),
+        used_bytes=None if memory is None else int(memory.used),
+        cuda=None if cuda is None else (cuda // 1000, cuda % 1000 // 10),
+        slowdowns=tuple(text for bit, text in _SLOWDOWNS.items() if reasons & bit),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fairshare.devices.nvml import GpuSample, Nvml, NvmlUnavailableError
+from fairshare.devices.nvml import GpuCondition, GpuSample, Nvml, NvmlUnavailableError
 
 
 class FakeNvml:
@@ -63,6 +63,10 @@ class FakeNvml:
             "nvmlDeviceGetMPSComputeRunningProcesses": [
                 SimpleNamespace(pid=pid, usedGpuMemory=None) for pid in self.mps_pids
             ],
+            "nvmlSystemGetCudaDriverVersion": 13020,
+            "nvmlDeviceGetComputeMode": 3,
+            "nvmlDeviceGetPersistenceMode": 0,
+            "nvmlDeviceGetCurrentClocksThrottleReasons": 0x40 | 0x04,
             "nvmlDeviceGetUtilizationRates": SimpleNamespace(gpu=50, memory=25),
             "nvmlDeviceGetPowerUsage": 300_500,
             "nvmlDeviceGetTemperature": 60,
@@ -158,3 +162,26 @@ def test_processes_on_the_gpu_are_listed(fake: FakeNvml) -> None:
     """MPS clients too, each once, and whether or not NVML tells its memory."""
     fake.pids, fake.mps_pids = (7, 8), (8, 9)
     assert [p.pid for p in Nvml().compute_processes("GPU-1")] == [7, 8, 9]
+
+
+def test_the_condition_of_a_gpu_is_told_in_words(fake: FakeNvml) -> None:
+    """Settings as nvidia-smi spells them; a power cap is normal under load, heat is not."""
+    found = Nvml().condition("GPU-1")
+    assert (found.compute_mode, found.persistent) == ("Exclusive_Process", False)
+    assert found.mig == ("Disabled", "Disabled")
+    assert (found.cuda, found.used_bytes) == ((13, 2), 40)
+    assert found.slowdowns == ("the hardware slows it down for its heat",)
+    assert fake.sessions == 0
+
+
+def test_a_condition_that_nvml_does_not_tell_is_none(fake: FakeNvml) -> None:
+    """What a GPU has no answer for is None, never a default."""
+    fake.silent = (
+        "nvmlDeviceGetComputeMode",
+        "nvmlDeviceGetPersistenceMode",
+        "nvmlDeviceGetMigMode",
+        "nvmlDeviceGetMemoryInfo",
+        "nvmlSystemGetCudaDriverVersion",
+        "nvmlDeviceGetCurrentClocksThrottleReasons",
+    )
+    assert Nvml().condition("GPU-1") == GpuCondition()
