@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from fairshare.errors import SpecError
@@ -14,8 +16,10 @@ from fairshare.serving.caches import CompileCache
 from fairshare.serving.environment import inherited, inherited_secrets, shown_value
 from fairshare.serving.models import ModelFacts
 from fairshare.serving.placeholders import HOST, fill, fill_command, uses, values_of
+from fairshare.serving.plugins import plugins_env, reports_dir
 from fairshare.sharing.plan import Slot
 from fairshare.spec.launcher import ArgValue, Engine, Launcher
+from fairshare.units import parse_bytes
 
 _OURS = {
     "host": "servers listen on 127.0.0.1 only",
@@ -30,7 +34,8 @@ class ServerCommand:
     """How one server is started.
 
     ``env`` is the whole environment but for the secrets, ``chosen`` what of it is not merely
-    inherited; ``secrets`` names the variables that are added at the start.
+    inherited; ``secrets`` names the variables that are added at the start; ``reports`` is where
+    the engine reports its share (None: it cannot), ``kv_bytes`` the KV cache it is told to hold.
     """
 
     argv: tuple[str, ...]
@@ -39,6 +44,8 @@ class ServerCommand:
     secrets: tuple[str, ...]
     port: int
     served_model: str
+    reports: Path | None = None
+    kv_bytes: int | None = None
 
     @property
     def base_url(self) -> str:
@@ -91,6 +98,7 @@ def server_command(
         **_filled(launcher.env, values),
         **slot.env,
     }
+    chosen |= plugins_env(launcher, chosen, run_dir)
     secrets = [launcher.api_key_env] if launcher.api_key_env else []
     # A server that cannot be told a name is asked for by the path it was started with.
     named = uses(launcher, "served_model")
@@ -101,6 +109,8 @@ def server_command(
         secrets=(*secrets, *inherited_secrets(caller)),
         port=port,
         served_model=model.served_name if named else model.path,
+        reports=reports_dir(run_dir) if launcher.engine is Engine.VLLM else None,
+        kv_bytes=_kv_bytes(argv) if launcher.engine is Engine.VLLM else None,
     )
 
 
@@ -109,6 +119,14 @@ def _ours(launcher: Launcher, model: ModelFacts, run_dir: Path) -> dict[str, str
     if launcher.engine is not Engine.VIRTUAL and Path(model.path).is_absolute():
         env |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}  # the model is already here
     return env
+
+
+def _kv_bytes(argv: Sequence[str]) -> int | None:
+    """What vLLM's option says; of several the last counts."""
+    values = [value for flag, value in pairwise(argv) if flag == "--kv-cache-memory-bytes"]
+    with contextlib.suppress(ValueError):
+        return parse_bytes(values[-1]) if values else None
+    return None  # written in a way that only the engine understands
 
 
 def _filled(env: Mapping[str, str], values: Mapping[str, str | None]) -> dict[str, str]:

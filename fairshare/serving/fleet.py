@@ -23,6 +23,7 @@ from fairshare.serving.exposition import fetch_metrics
 from fairshare.serving.external import external_servers
 from fairshare.serving.interpreter import engine_facts, engine_python
 from fairshare.serving.models import ModelFacts
+from fairshare.serving.plugins import write_plugins
 from fairshare.serving.precheck import check_port, check_slot
 from fairshare.serving.probes import new_session
 from fairshare.serving.server import Server
@@ -211,6 +212,8 @@ def _make_folders(one: _Planned, command: ServerCommand, log_dir: Path) -> None:
     (log_dir / f"{one.slot.name}.cmd").write_text(f"{cores}{command.shown()}\n", "utf-8")
     # Made again if an earlier deployment of this run had a slot of this name.
     one.run_dir.mkdir(mode=0o700, exist_ok=True)
+    if command.reports is not None:
+        write_plugins(one.run_dir)
     if one.cache is not None:
         one.cache.prepare()
 

@@ -77,6 +77,7 @@ class Server:
         self._events = events
         self._reason = "has not failed"
         self._hung = False
+        self._command: ServerCommand | None = None
         self._session: aiohttp.ClientSession | None = None
         self._watcher: asyncio.Task[None] | None = None
 
@@ -86,7 +87,10 @@ class Server:
 
     def view(self) -> ServerView:
         """What its share can be verified by."""
-        return ServerView(self.pids())
+        if self._command is None:
+            return ServerView(self.pids())
+        command = self._command
+        return ServerView(self.pids(), reports=command.reports, kv_bytes=command.kv_bytes)
 
     def model_for(self, tenant: str) -> str:
         """The model name that this tenant must ask for: its adapter's, or the base model's."""
@@ -108,6 +112,7 @@ class Server:
             PreflightError: a core of ``cpu_set`` cannot be had.
         """
         self.state = ServerState.STARTING
+        self._command = command
         self._emit("server.starting", port=command.port, cold=self.cold)
         started_s = time.monotonic()
         self._session = new_session()

@@ -109,7 +109,8 @@ def test_only_allowed_variables_are_inherited() -> None:
     """The caller's engine settings stay behind, since they would change what is measured."""
     caller = {"PATH": "/bin", "VLLM_CPU_KVCACHE_SPACE": "4", "PYTHONPATH": "/ours", "LC_ALL": "C"}
     env = _command(_launcher(), caller).env
-    assert env.keys() & caller.keys() == {"PATH", "LC_ALL"}
+    assert env["PYTHONPATH"] == "/private/a/plugins"
+    assert env.keys() & caller.keys() == {"PATH", "LC_ALL", "PYTHONPATH"}
 
 
 def test_secrets_are_neither_in_the_environment_nor_shown() -> None:

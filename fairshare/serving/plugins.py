@@ -1,0 +1,65 @@
+"""Puts our plugins where vLLM finds them: a private folder on its path, and nothing else in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import fairshare
+from fairshare.spec.launcher import Engine, Launcher
+
+REPORTS_VARIABLE = "FAIRSHARE_SHARE_REPORTS"
+
+# Not "fairshare": the engine's interpreter may have fairshare itself, which must stay what it is.
+_PACKAGE = "fairshare_vllm_plugins"
+_SOURCE = Path(fairshare.__file__).parent / "vllm_plugins"
+_ENTRY_POINTS = {  # vLLM's groups: name of the plugin to its function
+    "vllm.general_plugins": {
+        "fairshare_share_report": f"{_PACKAGE}.share_report:register",
+    },
+    "vllm.platform_plugins": {"fairshare_mig_devices": f"{_PACKAGE}.mig_devices:register"},
+}
+
+
+def plugins_env(launcher: Launcher, chosen: Mapping[str, str], run_dir: Path) -> dict[str, str]:
+    """What makes vLLM load our plugins; nothing for other engines.
+
+    ``chosen`` is the environment so far: a path and a list of allowed plugins keep what they have.
+    """
+    if launcher.engine is not Engine.VLLM:
+        return {}
+    paths = [path for path in (chosen.get("PYTHONPATH"), str(_folder(run_dir))) if path]
+    env = {"PYTHONPATH": ":".join(paths), REPORTS_VARIABLE: str(reports_dir(run_dir))}
+    allowed = chosen.get("VLLM_PLUGINS")
+    if allowed is not None:
+        names = [name for group in _ENTRY_POINTS.values() for name in group]
+        env["VLLM_PLUGINS"] = ",".join([*filter(None, allowed.split(",")), *names])
+    return env
+
+
+def reports_dir(run_dir: Path) -> Path:
+    """Where a server's engine writes what it sees of its share."""
+    return run_dir / "reports"
+
+
+def write_plugins(run_dir: Path) -> None:
+    """Write the plugins and their metadata into a server's private folder (anew, if need be)."""
+    folder = _folder(run_dir)
+    package = folder / _PACKAGE
+    metadata = folder / f"{_PACKAGE}-{fairshare.__version__}.dist-info"
+    for path in (folder, package, metadata, reports_dir(run_dir)):
+        path.mkdir(mode=0o700, exist_ok=True)
+    for module in _SOURCE.glob("*.py"):
+        (package / module.name).write_bytes(module.read_bytes())
+    (metadata / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {_PACKAGE}\nVersion: {fairshare.__version__}\n", "utf-8"
+    )
+    groups = [
+        "\n".join([f"[{group}]", *(f"{name} = {function}" for name, function in plugins.items())])
+        for group, plugins in _ENTRY_POINTS.items()
+    ]
+    (metadata / "entry_points.txt").write_text("\n\n".join(groups) + "\n", "utf-8")
+
+
+def _folder(run_dir: Path) -> Path:
+    return run_dir / "plugins"
