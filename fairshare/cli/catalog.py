@@ -40,15 +40,15 @@ def list_command(kind: str | None) -> None:
 def validate_command(files: tuple[Path, ...]) -> None:
     """Check scenario, launcher and matrix FILES, and the datasets that scenarios name."""
     from fairshare.spec.scenario import Scenario
-    from fairshare.workload.requests import check_sources
+    from fairshare.workload.requests import check_scenario
 
     failed = 0
     for path in files:
         try:
             kind = kind_of(path)
             loaded = load(path, SPECS[kind])
-            for tenant in loaded.tenants if isinstance(loaded, Scenario) else ():
-                check_sources(tenant, path.parent)
+            if isinstance(loaded, Scenario):
+                check_scenario(loaded, path.parent)
         except SpecError as error:
             click.echo(str(error), err=True)
             failed += 1

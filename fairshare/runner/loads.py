@@ -44,6 +44,7 @@ def cell_load(cell: PlannedCell, plan: PartitionPlan, fleet: Fleet, settings: Se
     models = {tenant: slot.model for slot in plan.slots for tenant in slot.tenants}
     adjustments = {tenant.name: Adjustments() for tenant in cell.tenants}
     loads = []
+    sharers = cell.scenario.sharers()
     for tenant in cell.tenants:
         launcher, model = settings.launcher, settings.models[models[tenant.name]]
         target = _target(tenant, fleet.server_of(tenant.name), launcher)
@@ -59,6 +60,8 @@ def cell_load(cell: PlannedCell, plan: PartitionPlan, fleet: Fleet, settings: Se
             as_text=not target.token_id_prompts,
             max_total_tokens=_room(launcher, model, target.api),
             adjustments=adjustments[tenant.name],
+            shared=cell.scenario.trace,
+            sharers=sharers,
         )
         loads.append(TenantLoad(tenant, target, _concurrency(tenant, cell), requests))
     return CellLoad(loads, adjustments)

@@ -15,6 +15,14 @@ class Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+class MisplacedError(ValueError):
+    """A validator's complaint about something further down: ``at`` is the way to it."""
+
+    def __init__(self, message: str, *at: str | int) -> None:
+        super().__init__(message)
+        self.at = at
+
+
 # A month: longer is a slip of the unit, and nanoseconds of it still fit 64 bits many times over.
 _MAX_S = 31 * 86400.0
 Seconds = Annotated[

@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from fairshare import assets
 from fairshare.errors import Location, SpecError
-from fairshare.spec.base import Spec
+from fairshare.spec.base import MisplacedError, Spec
 from fairshare.spec.launcher import Launcher
 from fairshare.spec.matrix import Matrix
 from fairshare.spec.scenario import Scenario
@@ -192,13 +192,19 @@ def _without_union_noise(details: list[ErrorDetails]) -> list[ErrorDetails]:
     return sorted(details, key=lambda detail: detail["type"] != "extra_forbidden")
 
 
+def _way(detail: ErrorDetails) -> tuple[str | int, ...]:
+    """The steps to what is complained about; a validator may have pointed further down."""
+    error = detail.get("ctx", {}).get("error")
+    return (*detail["loc"], *(error.at if isinstance(error, MisplacedError) else ()))
+
+
 def _written(root: Any, detail: ErrorDetails) -> list[str | int]:
     """The location as the user wrote it, without the union tags that pydantic mixes in."""
     if not isinstance(root, yaml.Node):
-        return list(detail["loc"])
+        return list(_way(detail))
     node: yaml.Node | None = root
     steps: list[str | int] = []
-    for step in detail["loc"]:
+    for step in _way(detail):
         found = _child(node, step)
         if found is not None:
             steps.append(step)
@@ -212,7 +218,7 @@ def _locate(path: Path | None, root: Any, detail: ErrorDetails) -> Location | No
     """The deepest node of the document that lies on the way to the complaint."""
     if path is None:
         return None
-    return _place(path, root, detail["loc"], of_key=detail["type"] == "extra_forbidden")
+    return _place(path, root, _way(detail), of_key=detail["type"] == "extra_forbidden")
 
 
 def _place(path: Path, root: Any, steps: Sequence[str | int], *, of_key: bool = False) -> Location:

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import difflib
 from enum import StrEnum
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from fairshare.spec.base import Name, PositiveFloat, PositiveSeconds, Seconds, Share, Spec
+from fairshare.spec.base import (
+    MisplacedError,
+    Name,
+    PositiveFloat,
+    PositiveSeconds,
+    Seconds,
+    Share,
+    Spec,
+)
+from fairshare.spec.lengths import Length
+from fairshare.spec.trace import AssignByColumn, AssignByFile, SharedTrace
 from fairshare.spec.workload import (
     Arrival,
     ClosedLoop,
-    Length,
+    Interaction,
     Prompts,
     Sampling,
+    SharedTraceArrivals,
     Slo,
     SyntheticPrompts,
     TraceArrivals,
@@ -45,6 +57,8 @@ class Tenant(Spec):
     prompts: Prompts | None = None
     output: Length | None = None
     """Output tokens asked for. Not needed where a trace or file gives them."""
+    interaction: Interaction | None = None
+    """Chains of calls in place of single requests: the arrivals are those of interactions."""
     sampling: Sampling = Sampling()
     slo: Slo = Slo()
     weight: PositiveFloat = 1.0
@@ -56,16 +70,24 @@ class Tenant(Spec):
 
     @model_validator(mode="after")
     def _lengths_known(self) -> Self:
-        if isinstance(self.arrival, TraceArrivals):
-            if self.output is not None or self.prompts is not None:
+        if isinstance(self.arrival, TraceArrivals | SharedTraceArrivals):
+            if self.output is not None or self.prompts is not None or self.interaction is not None:
                 raise ValueError(
-                    "a trace brings its own prompt and output lengths: remove prompts and output"
+                    "a trace brings its own prompt and output lengths and interactions: "
+                    "remove prompts, output and interaction"
                 )
             return self
         if self.prompts is None:
             raise ValueError("prompts are missing (only a trace brings its own)")
-        if self.output is None and isinstance(self.prompts, SyntheticPrompts):
+        synthetic = isinstance(self.prompts, SyntheticPrompts)
+        if self.output is None and synthetic:
             raise ValueError("output is missing: how many tokens does a request ask for?")
+        if self.interaction is not None and self.interaction.history and not synthetic:
+            raise MisplacedError(
+                "prompts of a file are sent as they are: history needs synthetic prompts",
+                "interaction",
+                "history",
+            )
         return self
 
 
@@ -102,26 +124,95 @@ class Scenario(Spec):
     description: str = ""
     seed: int = Field(1, ge=0)
     timing: Timing = Timing()
+    trace: SharedTrace | None = None
+    """A trace that several tenants share: all that have no arrival of their own."""
     tenants: list[Tenant] = Field(min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_parts(cls, raw: Any) -> Any:
+        """Tenants that say nothing about their requests have a part of the scenario's trace."""
+        if not isinstance(raw, dict) or not isinstance(raw.get("trace"), dict | SharedTrace):
+            return raw
+        if not isinstance(raw.get("tenants"), list):
+            return raw
+        own = {"arrival", "prompts", "output", "interaction"}
+        tenants = [
+            {**tenant, "arrival": {"kind": "shared-trace"}}
+            if isinstance(tenant, dict) and not own & tenant.keys()
+            else tenant
+            for tenant in raw["tenants"]
+        ]
+        return {**raw, "tenants": tenants}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        names = [tenant.name for tenant in self.expanded()]
-        if duplicate := next((n for n in names if names.count(n) > 1), None):
-            raise ValueError(f"two tenants are named {duplicate!r}")
-        if "all" in names:
-            raise ValueError("no tenant can be named 'all': that is what their total is called")
-        given = sum(tenant.share or 0 for tenant in self.expanded())
+        taken: set[str] = set()
+        given = 0.0
+        for index, tenant in enumerate(self.tenants):
+            for alike in _written_out(tenant):
+                if alike.name in taken:
+                    raise MisplacedError(
+                        f"two tenants are named {alike.name!r}", "tenants", index, "name"
+                    )
+                if alike.name == "all":
+                    message = "no tenant can be named 'all': that is what their total is called"
+                    raise MisplacedError(message, "tenants", index, "name")
+                taken.add(alike.name)
+                given += alike.share or 0
         if given > 1 + 1e-9:
-            raise ValueError(f"the tenants' shares add up to {given:.0%}")
+            raise MisplacedError(f"the tenants' shares add up to {given:.0%}", "tenants")
         return self
+
+    @model_validator(mode="after")
+    def _trace_is_shared(self) -> Self:
+        sharers = self.sharers()
+        if self.trace is None:
+            for index, tenant in enumerate(self.tenants):
+                if isinstance(tenant.arrival, SharedTraceArrivals):
+                    raise MisplacedError(
+                        "the scenario has no trace to share: add trace, or give the tenant a "
+                        "kind: trace of its own",
+                        *("tenants", index, "arrival"),
+                    )
+            return self
+        if not sharers:
+            raise MisplacedError(
+                "no tenant has a part of the trace: leave arrival, prompts and output out of those "
+                "that are to have one",
+                "trace",
+            )
+        assign = self.trace.assign
+        if isinstance(assign, AssignByColumn | AssignByFile) and assign.others is not None:
+            _check_sharer(assign.others, sharers, "others")
+        if isinstance(assign, AssignByColumn):
+            for value, name in (assign.tenants or {}).items():
+                _check_sharer(name, sharers, "tenants", value)
+        return self
+
+    def sharers(self) -> list[str]:
+        """The names of the tenants that share the scenario's trace, in order."""
+        return [t.name for t in self.expanded() if isinstance(t.arrival, SharedTraceArrivals)]
 
     def expanded(self) -> list[Tenant]:
         """The tenants one by one, ``count`` written out."""
-        return [
-            tenant.model_copy(update={"name": f"{tenant.name}-{i}", "count": 1})
-            if tenant.count > 1
-            else tenant
-            for tenant in self.tenants
-            for i in range(1, tenant.count + 1)
-        ]
+        return [alike for tenant in self.tenants for alike in _written_out(tenant)]
+
+
+def _written_out(tenant: Tenant) -> list[Tenant]:
+    if tenant.count == 1:
+        return [tenant]
+    return [
+        tenant.model_copy(update={"name": f"{tenant.name}-{i}", "count": 1})
+        for i in range(1, tenant.count + 1)
+    ]
+
+
+def _check_sharer(name: str, sharers: list[str], *at: str) -> None:
+    if name not in sharers:
+        close = difflib.get_close_matches(name, sharers, n=1)
+        known = f"did you mean {close[0]}?" if close else "they are " + ", ".join(sharers[:10])
+        raise MisplacedError(
+            f"no tenant that shares the trace is named {name!r} ({known})",
+            *("trace", "assign", *at),
+        )

@@ -2,129 +2,20 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from enum import StrEnum
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from fairshare.spec.base import PositiveFloat, PositiveSeconds, Seconds, Spec
+from fairshare.spec.base import PositiveSeconds, Seconds, Spec
+from fairshare.spec.lengths import Length
+from fairshare.spec.trace import Trace
 
-MAX_TOKENS = 1_000_000
 MAX_RATE = 1e6
+MAX_CALLS = 1000
 Rate = Annotated[float, Field(gt=0, le=MAX_RATE, allow_inf_nan=False)]
-
-
-class FixedLength(Spec):
-    """Always the same number of tokens."""
-
-    kind: Literal["fixed"] = "fixed"
-    tokens: int = Field(ge=1, le=MAX_TOKENS)
-
-
-class UniformLength(Spec):
-    """Uniform over the whole numbers from ``min`` to ``max``, both included."""
-
-    kind: Literal["uniform"] = "uniform"
-    min: int = Field(ge=1, le=MAX_TOKENS)
-    max: int = Field(ge=1, le=MAX_TOKENS)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.max < self.min:
-            raise ValueError(f"max ({self.max}) is less than min ({self.min})")
-        return self
-
-
-class NormalLength(Spec):
-    """Normal, rounded, and redrawn outside ``min`` to ``max``."""
-
-    kind: Literal["normal"] = "normal"
-    mean: PositiveFloat
-    stddev: float = Field(ge=0, allow_inf_nan=False)
-    min: int = Field(1, ge=1, le=MAX_TOKENS)
-    max: int = Field(MAX_TOKENS, ge=1, le=MAX_TOKENS)
-
-    @model_validator(mode="after")
-    def _reachable(self) -> Self:
-        _check_reachable(self.mean, self.min, self.max, "mean")
-        return self
-
-
-class LognormalLength(Spec):
-    """Lognormal with the given median and sigma of the logarithm; redrawn outside the bounds."""
-
-    kind: Literal["lognormal"] = "lognormal"
-    median: PositiveFloat
-    sigma: float = Field(ge=0, le=5, allow_inf_nan=False)
-    min: int = Field(1, ge=1, le=MAX_TOKENS)
-    max: int = Field(MAX_TOKENS, ge=1, le=MAX_TOKENS)
-
-    @model_validator(mode="after")
-    def _reachable(self) -> Self:
-        _check_reachable(self.median, self.min, self.max, "median")
-        return self
-
-
-class QuantileLength(Spec):
-    """Piecewise linear through measured quantiles: ``values[i]`` at probability ``at[i]``."""
-
-    kind: Literal["quantiles"] = "quantiles"
-    values: list[int] = Field(min_length=2)
-    at: list[float] | None = None
-    """Probabilities of the values, rising from 0 to 1; without them, equally spaced."""
-
-    @model_validator(mode="after")
-    def _rising(self) -> Self:
-        if any(b < a for a, b in pairwise(self.values)):
-            raise ValueError("values must not fall")
-        if self.values[0] < 1 or self.values[-1] > MAX_TOKENS:
-            raise ValueError(f"values must lie between 1 and {MAX_TOKENS}")
-        at = self.probabilities
-        if len(at) != len(self.values):
-            raise ValueError(f"{len(self.values)} values but {len(at)} probabilities in at")
-        if at[0] != 0 or at[-1] != 1 or not all(a < b for a, b in pairwise(at)):
-            raise ValueError("at must rise from 0 to 1")
-        return self
-
-    @property
-    def probabilities(self) -> list[float]:
-        """The probability of each value."""
-        if self.at is not None:
-            return self.at
-        steps = len(self.values) - 1
-        return [i / steps for i in range(steps + 1)]
-
-
-class MixPart(Spec):
-    """One part of a mixture."""
-
-    weight: PositiveFloat
-    length: SimpleLength
-
-
-class MixLength(Spec):
-    """A mixture, such as short, medium and long prompts."""
-
-    kind: Literal["mix"] = "mix"
-    parts: list[MixPart] = Field(min_length=1)
-
-
-SimpleLength = Annotated[
-    FixedLength | UniformLength | NormalLength | LognormalLength | QuantileLength,
-    Field(discriminator="kind"),
-]
-Length = Annotated[
-    FixedLength | UniformLength | NormalLength | LognormalLength | QuantileLength | MixLength,
-    Field(discriminator="kind"),
-]
-MixPart.model_rebuild()
-
-
-def _check_reachable(centre: float, low: int, high: int, name: str) -> None:
-    if high < low:
-        raise ValueError(f"max ({high}) is less than min ({low})")
-    if not low <= centre <= high:
-        raise ValueError(f"{name} ({centre:g}) lies outside min..max ({low}..{high})")
+RateOrNone = Annotated[float, Field(ge=0, le=MAX_RATE, allow_inf_nan=False)]
+Burstiness = Annotated[float, Field(ge=1e-3, le=1e6, allow_inf_nan=False)]
 
 
 class SyntheticPrompts(Spec):
@@ -172,6 +63,27 @@ class _Rate(Spec):
         return self.rate_per_s or (self.rate_per_min or 0.0) / 60
 
 
+class Spacing(StrEnum):
+    """How arrivals are spaced where their rate changes."""
+
+    POISSON = "poisson"  # independent arrivals
+    GAMMA = "gamma"  # with a burstiness
+    CONSTANT = "constant"  # each one request after the one before, by the rate
+
+
+class _Varying(Spec):
+    spacing: Spacing = Spacing.POISSON
+    """How arrivals follow each other at the rate of the moment."""
+    burstiness: Burstiness = 1.0
+    """With spacing gamma: 1 is Poisson, below 1 burstier (as in vLLM)."""
+
+    @model_validator(mode="after")
+    def _bursts_are_gammas(self) -> Self:
+        if self.spacing is not Spacing.GAMMA and self.burstiness != 1:
+            raise ValueError("burstiness needs spacing: gamma")
+        return self
+
+
 class ClosedLoop(Spec):
     """N requests in flight at all times: the next is sent when one ends."""
 
@@ -192,7 +104,7 @@ class GammaArrivals(_Rate):
     """Gamma-distributed gaps; burstiness 1 is Poisson, below 1 burstier (as in vLLM)."""
 
     kind: Literal["gamma"] = "gamma"
-    burstiness: float = Field(1.0, ge=1e-3, le=1e6, allow_inf_nan=False)
+    burstiness: Burstiness = 1.0
     """Shape of the gamma distribution: 1 / (coefficient of variation squared)."""
 
 
@@ -202,12 +114,12 @@ class ConstantArrivals(_Rate):
     kind: Literal["constant"] = "constant"
 
 
-class RampArrivals(Spec):
-    """Poisson arrivals whose rate rises (or falls) linearly over the measured window."""
+class RampArrivals(_Varying):
+    """A rate that rises (or falls) linearly over the measured window."""
 
     kind: Literal["ramp"] = "ramp"
-    from_per_s: float = Field(ge=0, le=MAX_RATE, allow_inf_nan=False)
-    to_per_s: float = Field(ge=0, le=MAX_RATE, allow_inf_nan=False)
+    from_per_s: RateOrNone
+    to_per_s: RateOrNone
 
     @model_validator(mode="after")
     def _some(self) -> Self:
@@ -216,20 +128,113 @@ class RampArrivals(Spec):
         return self
 
 
-class TraceArrivals(Spec):
-    """Replays an Azure LLM inference trace: its arrival times, prompt and output lengths."""
+class StepArrivals(_Varying):
+    """A rate that changes in steps, the first from the start of the measured window."""
 
-    kind: Literal["azure-trace"] = "azure-trace"
-    path: str
-    """CSV with TIMESTAMP, ContextTokens, GeneratedTokens; relative to the scenario's file."""
-    time_scale: PositiveFloat = 1.0
-    """2 plays twice as fast."""
+    kind: Literal["step"] = "step"
+    rates_per_s: list[RateOrNone] = Field(min_length=1, max_length=10_000)
+    """The rates, one after the other; the last one stays."""
+    step_s: PositiveSeconds | None = None
+    """How long each lasts; without it, equal parts of the measured window."""
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if not any(self.rates_per_s):
+            raise ValueError("all rates_per_s are 0: nothing would be sent")
+        return self
 
 
-Arrival = Annotated[
-    ClosedLoop | PoissonArrivals | GammaArrivals | ConstantArrivals | RampArrivals | TraceArrivals,
+class OnOffArrivals(_Rate, _Varying):
+    """Bursts: a rate for ``on_s`` seconds, silence for ``off_s``, and so on."""
+
+    kind: Literal["on-off"] = "on-off"
+    on_s: PositiveSeconds
+    off_s: PositiveSeconds
+
+
+class Phase(Spec):
+    """One phase of a tenant's load."""
+
+    for_s: PositiveSeconds | None = None
+    """How long it lasts. Only the last phase may leave this out: it lasts to the end."""
+    arrival: PhaseArrival | None = None
+    """Arrivals during it; without them, silence."""
+
+
+class PhasedArrivals(Spec):
+    """One kind of arrivals after the other, from the start of the measured window on."""
+
+    kind: Literal["phases"] = "phases"
+    phases: list[Phase] = Field(min_length=1, max_length=1000)
+    """After the last one, if it says for how long, nothing is sent."""
+
+    @model_validator(mode="after")
+    def _ends_known(self) -> Self:
+        endless = [number for number, p in enumerate(self.phases, 1) if p.for_s is None]
+        if endless and endless[0] < len(self.phases):
+            raise ValueError(f"phase {endless[0]} needs for_s: only the last may do without")
+        if all(phase.arrival is None for phase in self.phases):
+            raise ValueError("no phase has an arrival: nothing would be sent")
+        return self
+
+
+class TraceArrivals(Trace):
+    """Replays a trace: its arrival times, prompt and output lengths, and interactions."""
+
+    kind: Literal["trace", "azure-trace"] = "trace"  # what it was called when it knew one format
+
+
+class SharedTraceArrivals(Spec):
+    """This tenant's part of the scenario's trace (what tenants of such a scenario do anyway)."""
+
+    kind: Literal["shared-trace"] = "shared-trace"
+
+
+PhaseArrival = Annotated[
+    PoissonArrivals
+    | GammaArrivals
+    | ConstantArrivals
+    | RampArrivals
+    | StepArrivals
+    | OnOffArrivals,
     Field(discriminator="kind"),
 ]
+Phase.model_rebuild()
+Arrival = Annotated[
+    ClosedLoop
+    | PoissonArrivals
+    | GammaArrivals
+    | ConstantArrivals
+    | RampArrivals
+    | StepArrivals
+    | OnOffArrivals
+    | PhasedArrivals
+    | TraceArrivals
+    | SharedTraceArrivals,
+    Field(discriminator="kind"),
+]
+"""When requests come."""
+
+
+class Interaction(Spec):
+    """Every arrival is a chain of calls, each sent when the one before was answered."""
+
+    app: str | None = Field(None, max_length=200)
+    """The application that calls, noted in the records."""
+    calls: int = Field(1, ge=1, le=MAX_CALLS)
+    """Calls of one interaction."""
+    max_calls: int | None = Field(None, ge=1, le=MAX_CALLS)
+    """With it, the number of calls is drawn uniformly from ``calls`` to ``max_calls``."""
+    think_time_s: Seconds = 0.0
+    """From an answer to the next call of the interaction."""
+    history: bool = False
+    """A conversation: each prompt begins with all that was said before it."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.max_calls is not None and self.max_calls < self.calls:
+            raise ValueError(f"max_calls ({self.max_calls}) is less than calls ({self.calls})")
+        return self
 
 
 class Sampling(Spec):

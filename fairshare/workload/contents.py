@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from fairshare.errors import SpecError
-from fairshare.spec.workload import Length, SyntheticPrompts
+from fairshare.spec.lengths import Length
+from fairshare.spec.workload import SyntheticPrompts
+from fairshare.workload.blocks import Blocks
 from fairshare.workload.files import FilePrompt
 from fairshare.workload.lengths import endless
 from fairshare.workload.prompts import Vocabulary
 
 Content = tuple[list[int] | None, str | None, int, int]
 """Prompt ids or prompt text, prompt tokens, output tokens asked for."""
+
+Pieces = list[Any]
+"""Token ids, or words of a token each where prompts are text."""
 
 
 @dataclass(slots=True)
@@ -27,6 +33,8 @@ class Adjustments:
     """Prompts of a file left out because they alone do not fit."""
     repeated: int = 0
     """Prompts of a file sent again because there were too few (a prefix cache may serve them)."""
+    left_out: int = 0
+    """Requests of a trace that have no tokens, since they failed when it was taken."""
     trace_ended: bool = False
     """Whether a trace was shorter than the load it was to give."""
 
@@ -45,19 +53,46 @@ class ContentMaker:
         self, prompts: SyntheticPrompts, output: Length, rngs: Sequence[np.random.Generator]
     ) -> Iterator[Content]:
         """Random prompts without end, lengths drawn from ``rngs`` (prompts, outputs)."""
-        return self.of_lengths(
-            zip(endless(prompts.tokens, rngs[0]), endless(output, rngs[1]), strict=False)
-        )
+        for prompt, asked in _lengths(prompts, output, rngs):
+            yield self.of_lengths(prompt, asked)
 
-    def of_lengths(self, lengths: Iterable[tuple[int, int]]) -> Iterator[Content]:
-        """Random prompts of the given prompt and output lengths, shortened where they must be."""
+    def conversations(
+        self,
+        prompts: SyntheticPrompts,
+        output: Length,
+        rngs: Sequence[np.random.Generator],
+        calls: Iterator[int],
+    ) -> Iterator[Content]:
+        """As :meth:`synthetic`, but each prompt begins with all that was said before it.
+
+        ``calls`` are the lengths of the conversations in calls. What was answered is not known
+        here: random tokens, as many as were asked for, stand in its place. A conversation that
+        does not fit any more is cut at its end.
+        """
+        lengths = _lengths(prompts, output, rngs)
+        for count in calls:
+            said: Pieces = []
+            for _ in range(count):
+                more, answer = next(lengths)
+                prompt, output_tokens = self._fit(len(said) + more, answer)
+                said = [*said, *self._pieces(more)][:prompt]
+                yield self._content(said, output_tokens)
+                said = [*said, *self._pieces(output_tokens)]
+
+    def of_lengths(self, prompt: int, output: int, blocks: Blocks | None = None) -> Content:
+        """One random prompt, shortened where it must be; it begins with ``blocks`` if given."""
+        prompt, output = self._fit(prompt, output)
+        shared = blocks.pieces(self.vocabulary, prompt, as_text=self.as_text) if blocks else []
+        return self._content([*shared, *self._pieces(prompt - len(shared))], output)
+
+    def _pieces(self, n: int) -> Pieces:
         vocabulary, rng = self.vocabulary, self.rng
-        for wanted_prompt, wanted_output in lengths:
-            prompt, output = self._fit(wanted_prompt, wanted_output)
-            if self.as_text:
-                yield None, vocabulary.text(rng, prompt), prompt, output
-            else:
-                yield vocabulary.ids(rng, prompt), None, prompt, output
+        return vocabulary.words(rng, n) if self.as_text else vocabulary.ids(rng, n)
+
+    def _content(self, pieces: Pieces, output: int) -> Content:
+        if self.as_text:
+            return None, self.vocabulary.join(pieces), len(pieces), output
+        return pieces, None, len(pieces), output
 
     def of_file(
         self, prompts: Sequence[FilePrompt], output: Length | None, rng: np.random.Generator
@@ -120,3 +155,9 @@ class ContentMaker:
         if output <= room // 2:
             return room - output, output
         return room - room // 2, room // 2
+
+
+def _lengths(
+    prompts: SyntheticPrompts, output: Length, rngs: Sequence[np.random.Generator]
+) -> Iterator[tuple[int, int]]:
+    return zip(endless(prompts.tokens, rngs[0]), endless(output, rngs[1]), strict=False)

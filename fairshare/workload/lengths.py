@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from fairshare.spec.workload import (
+from fairshare.spec.lengths import (
     FixedLength,
     Length,
     LognormalLength,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -43,9 +44,17 @@ class Vocabulary:
         Raises:
             SpecError: there is no tokenizer, or none with which exact text can be made.
         """
-        words = self._words
-        indices: list[int] = rng.integers(0, len(words.words), n).tolist()
-        return words.joiner.join([words.words[i] for i in indices])
+        return self.join(self.words(rng, n))
+
+    def words(self, rng: np.random.Generator, n: int) -> list[str]:
+        """``n`` random words of a token each. Raises SpecError as :meth:`text`."""
+        words = self._words.words
+        indices: list[int] = rng.integers(0, len(words), n).tolist()
+        return [words[i] for i in indices]
+
+    def join(self, words: Sequence[str]) -> str:
+        """Words of :meth:`words` as one text of as many tokens."""
+        return self._words.joiner.join(words)
 
     def count(self, text: str) -> int:
         """Tokens of a given text; 0 where there is no tokenizer, so that it is not known."""

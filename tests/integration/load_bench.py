@@ -11,11 +11,11 @@ from typing import Any
 from fairshare.load.driver import DriveReport, TenantLoad, drive
 from fairshare.load.target import Target
 from fairshare.records import RequestRecord
+from fairshare.spec.lengths import FixedLength
 from fairshare.spec.scenario import Api, Tenant, Timing
 from fairshare.spec.workload import (
     Arrival,
     ClosedLoop,
-    FixedLength,
     PoissonArrivals,
     Sampling,
     SyntheticPrompts,

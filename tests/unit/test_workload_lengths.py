@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from fairshare.spec.workload import Length
+from fairshare.spec.lengths import Length
 from fairshare.workload.lengths import BLOCK, endless, sample
 
 N = 20_000

@@ -11,13 +11,14 @@ import pytest
 from fairshare import assets
 from fairshare.spec.loading import load_scenario
 from fairshare.spec.scenario import Tenant
+from fairshare.spec.trace import Trace
 from fairshare.spec.workload import ClosedLoop, GammaArrivals, SyntheticPrompts
 from fairshare.workload.arrivals import offsets_s
 from fairshare.workload.contents import Adjustments
 from fairshare.workload.lengths import sample
 from fairshare.workload.prompts import Vocabulary
 from fairshare.workload.requests import planned_requests
-from fairshare.workload.traces import TraceRow, read_trace
+from fairshare.workload.traces import Due, read_trace
 
 ROOT = Path(__file__).parents[2]
 TRACES = ROOT.parent / "shared" / "data" / "azure2023"
@@ -72,11 +73,11 @@ def test_a_shipped_scenario_can_be_planned_within_2048_tokens(name: str) -> None
         assert (adjustments.clipped > 0) == (name == "azure-2023")
 
 
-def _trace(tenant: str) -> list[TraceRow]:
+def _trace(tenant: str) -> tuple[Due, ...]:
     path = TRACES / f"AzureLLMInferenceTrace_{'code' if tenant == 'code' else 'conv'}.csv"
     if not path.is_file():
         pytest.skip("the Azure traces are not here (../shared/data/azure2023)")
-    return read_trace(path).rows
+    return read_trace(Trace(path=str(path)), TRACES).due
 
 
 def _azure_tenant(name: str) -> Tenant:
@@ -92,8 +93,8 @@ def test_azure_lengths_are_the_measured_ones(name: str) -> None:
     assert tenant.output is not None
     rng = np.random.default_rng(1)
     for length, measured in (
-        (tenant.prompts.tokens, [row.prompt_tokens for row in rows]),
-        (tenant.output, [row.output_tokens for row in rows]),
+        (tenant.prompts.tokens, [due.row.prompt_tokens for due in rows]),
+        (tenant.output, [due.row.output_tokens for due in rows]),
     ):
         drawn = sample(length, rng, 50_000)
         assert np.median(drawn) == pytest.approx(np.median(measured), rel=0.1)
@@ -105,7 +106,7 @@ def test_azure_gaps_are_the_measured_ones_at_a_load_scale_of_four(name: str) -> 
     """Median and mean gap are within 10 percent of the trace's: the scenario has a quarter."""
     rows, tenant = _trace(name), _azure_tenant(name)
     assert isinstance(tenant.arrival, GammaArrivals)
-    measured = np.diff([row.offset_s for row in rows])
+    measured = np.diff([due.time_s for due in rows])
     times = offsets_s(tenant.arrival, np.random.default_rng(1), duration_s=20_000, load_scale=4.0)
     drawn = np.diff(list(times))
     assert np.median(drawn) == pytest.approx(np.median(measured), rel=0.1)
@@ -117,4 +118,4 @@ def test_azure_traces_are_read_whole(name: str, count: int) -> None:
     """Every request of the published files is read, in order of time."""
     rows = _trace(name)
     assert len(rows) == count
-    assert rows[0].offset_s == 0
+    assert rows[0].time_s == 0

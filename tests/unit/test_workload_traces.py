@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fairshare.errors import SpecError
-from fairshare.workload.traces import read_trace
+from fairshare.spec.trace import Trace
+from fairshare.workload.traces import Part, read_trace
 
 HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
 GOOD = "2023-11-16 18:17:03.9799600,4808,10\n"
@@ -19,13 +21,17 @@ def _write(folder: Path, text: str) -> Path:
     return path
 
 
+def _read(path: Path, **changes: Any) -> Part:
+    return read_trace(Trace.model_validate({"path": path.name, **changes}), path.parent)
+
+
 def test_times_are_exact_to_all_their_decimals(tmp_path: Path) -> None:
     """Seven decimals, none, an offset, Windows line ends and a byte-order mark are all read."""
     text = "\ufeff" + HEADER + GOOD + "2023-11-16 18:17:03.9799607,1,2\n\n"
     text += "2023-11-16 18:17:05,3,4\n2023-11-16 18:17:05.5+00:00,5,6"
-    rows = read_trace(_write(tmp_path, text.replace("\n", "\r\n"))).rows
-    assert [row.offset_s for row in rows] == pytest.approx([0, 7e-7, 1.02004, 1.52004], abs=1e-12)
-    assert [(row.prompt_tokens, row.output_tokens) for row in rows] == [
+    part = _read(_write(tmp_path, text.replace("\n", "\r\n")))
+    assert [due.time_s for due in part.due] == pytest.approx([0, 7e-7, 1.02004, 1.52004], abs=1e-12)
+    assert [(due.row.prompt_tokens, due.row.output_tokens) for due in part.due] == [
         (4808, 10),
         (1, 2),
         (3, 4),
@@ -38,15 +44,15 @@ def test_columns_are_found_by_name(tmp_path: Path) -> None:
     path = _write(
         tmp_path, "GeneratedTokens,x,TIMESTAMP,ContextTokens\n10,?,2023-11-16 18:17:03,4808\n"
     )
-    assert read_trace(path).rows[0].prompt_tokens == 4808
+    assert _read(path).due[0].row.prompt_tokens == 4808
 
 
 def test_reading_stops_at_the_horizon(tmp_path: Path) -> None:
     """What lies past the horizon is not even looked at, and the trace has not ended."""
     path = _write(tmp_path, HEADER + GOOD + "2023-11-16 18:17:09,1,1\nrubbish\n")
-    trace = read_trace(path, speed=2.0, horizon_s=2.0)
-    assert len(trace.rows) == 1
-    assert not trace.ended
+    part = read_trace(Trace(path=str(path)), tmp_path, speed=2.0, horizon_s=2.0)
+    assert len(part.due) == 1
+    assert not part.ended
 
 
 @pytest.mark.parametrize(
@@ -68,13 +74,13 @@ def test_reading_stops_at_the_horizon(tmp_path: Path) -> None:
 def test_bad_traces_are_refused_with_their_place(tmp_path: Path, text: str, complaint: str) -> None:
     """Each mistake ends in one message that says file, line and column."""
     with pytest.raises(SpecError, match=complaint):
-        read_trace(_write(tmp_path, text))
+        _read(_write(tmp_path, text), format="azure")
 
 
 def test_a_missing_trace_is_refused(tmp_path: Path) -> None:
     """The message names the path, and what paths are relative to."""
     with pytest.raises(SpecError, match="the trace does not exist") as caught:
-        read_trace(tmp_path / "absent.csv")
+        _read(tmp_path / "absent.csv")
     assert caught.value.hint is not None
     with pytest.raises(SpecError, match="is not a file"):
-        read_trace(tmp_path)
+        _read(tmp_path)
