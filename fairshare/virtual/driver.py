@@ -6,6 +6,7 @@ As a real GPU it is there before a run and after it: what a killed run has chang
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 import uuid
@@ -19,33 +20,45 @@ from fairshare.devices.constants import GpuSpec, gpu_spec, spec_of_product
 from fairshare.devices.device import Device
 from fairshare.devices.driver import Driver
 from fairshare.devices.nvml import Nvml
+from fairshare.errors import PreflightError, SpecError
 from fairshare.spec.launcher import DeviceKind
 from fairshare.virtual.board import Board
+from fairshare.virtual.failing import KNOBS, unknown_knobs
 from fairshare.virtual.nvml import StandInNvml
-from fairshare.virtual.state import FORMAT_VERSION, STATE_ENV, read_state, write_state
+from fairshare.virtual.state import (
+    FORMAT_VERSION,
+    STATE_ENV,
+    DamagedStateError,
+    boot_id,
+    locked,
+    read_state,
+    write_state,
+)
 
 _PROGRAMS = {
     "nvidia-smi": "fairshare.virtual.nvidia_smi",
     "nvidia-cuda-mps-control": "fairshare.virtual.mps_control",
 }
-_DRIVER_VERSION = "580.105.08"  # whose output formats the stand-ins imitate
+DRIVER_VERSION = "580.105.08"  # whose output formats the stand-ins imitate by default
+DRIVER_ENV = "FAIRSHARE_VIRTUAL_DRIVER"
+_VERSION = re.compile(r"\d{3}(\.\d{1,3}){1,2}")
 _MIB = 1024**2
 
 
-def install(directory: Path, gpu: str) -> dict[str, str]:
+def install(directory: Path, gpu: str, *, driver_version: str = DRIVER_VERSION) -> dict[str, str]:
     """Make a simulated GPU in ``directory``; the environment that points programs at it.
 
     ``gpu`` is a name of the catalogue (``a100-40``) or a product name as the driver gives it. A
-    new GPU starts idle, with MIG disabled.
+    new GPU starts idle, with MIG disabled. The formats of the stand-in tools are those of the
+    driver version.
 
     Raises:
         SpecError: the GPU is not known.
     """
     spec = spec_of_product(gpu) or gpu_spec(gpu)
-    (directory / "servers").mkdir(parents=True, mode=0o700, exist_ok=True)
-    write_state(directory, _fresh_state(spec))
-    Board.create(directory / "board")
-    _write_programs(directory)
+    directory.mkdir(parents=True, mode=0o700, exist_ok=True)
+    with locked(directory):
+        _make(directory, spec, driver_version)
     return _environment(directory)
 
 
@@ -61,17 +74,54 @@ def switch_on(device: Device) -> None:
     """Make a simulated GPU unless it is there already; nothing to do for other devices.
 
     Raises:
-        SpecError: the simulated GPU is not known.
+        SpecError: the simulated GPU is not known, or a variable that says how it is to be is wrong.
+        PreflightError: what lies in its folder cannot be used.
     """
     if device.kind is not DeviceKind.VIRTUAL:
         return
-    directory, name = _directory(device), _name(device)
+    directory, spec = _directory(device), gpu_spec(_name(device))
     if STATE_ENV not in os.environ:
         assets.state_dir()  # for its checks: what lies in it is run
-    if _is(directory, name):
-        _write_programs(directory)
-    else:
-        install(directory, name)
+    version = _wanted_version()
+    directory.mkdir(parents=True, mode=0o700, exist_ok=True)
+    with locked(directory):
+        if not (directory / "state.json").exists():
+            _make(directory, spec, version or DRIVER_VERSION)
+            found = spec.product
+        else:
+            found = _take_over(directory, version)
+    if found != spec.product:
+        raise SpecError(
+            f"{directory} holds a simulated {found}, the device is {device.id}",
+            hint=f"name another folder in {STATE_ENV}, or throw it away: rm -r {directory}",
+        )
+    if unknown := unknown_knobs(directory):
+        raise SpecError(
+            f"there is no failure knob {unknown[0]!r} of the simulated GPU",
+            hint=f"known: {', '.join(sorted(KNOBS))}",
+        )
+
+
+def _take_over(directory: Path, version: str | None) -> str:
+    """Use the GPU that is there, with another driver if one is asked for; its product name."""
+    try:
+        state = read_state(directory)
+    except DamagedStateError as error:
+        raise PreflightError(error.problem, hint=error.remedy) from None
+    if version is not None and version != state["gpu"]["driver_version"]:
+        state["gpu"]["driver_version"] = version
+        write_state(directory, state)
+    _write_programs(directory)
+    return str(state["gpu"]["name"])
+
+
+def _wanted_version() -> str | None:
+    version = os.environ.get(DRIVER_ENV)
+    if version is not None and not _VERSION.fullmatch(version):
+        raise SpecError(
+            f"{DRIVER_ENV}={version} is no driver version", hint=f"such as {DRIVER_VERSION}"
+        )
+    return version
 
 
 def _name(device: Device) -> str:
@@ -84,35 +134,38 @@ def _directory(device: Device) -> Path:
     return Path(named) if named else assets.state_path() / "virtual" / _name(device)
 
 
-def _is(directory: Path, name: str) -> bool:
-    """Whether the folder holds a simulated GPU of that model."""
-    try:
-        return bool(read_state(directory)["gpu"]["name"] == gpu_spec(name).product)
-    except (OSError, ValueError):
-        return False
-
-
 def _environment(directory: Path) -> dict[str, str]:
     path = os.environ.get("PATH", os.defpath)
     return {"PATH": f"{directory / 'bin'}{os.pathsep}{path}", STATE_ENV: str(directory)}
 
 
+def _make(directory: Path, spec: GpuSpec, driver_version: str) -> None:
+    (directory / "servers").mkdir(mode=0o700, exist_ok=True)
+    Board.create(directory / "board")
+    _write_programs(directory)
+    write_state(directory, _fresh_state(spec, driver_version))
+
+
 def _write_programs(directory: Path) -> None:
-    """The stand-in programs, for the interpreter that we run in."""
+    """The stand-in programs, for the interpreter that we run in; somebody may be running them."""
     binaries = directory / "bin"
     binaries.mkdir(mode=0o700, exist_ok=True)
     for name, module in _PROGRAMS.items():
-        program = binaries / name
-        program.write_text(_wrapper(module, directory), encoding="utf-8")
-        program.chmod(0o700)
+        program, text = binaries / name, _wrapper(module, directory)
+        if program.exists() and program.read_text(encoding="utf-8") == text:
+            continue
+        fresh = binaries / f"{name}.new"
+        fresh.write_text(text, encoding="utf-8")
+        fresh.chmod(0o700)
+        fresh.replace(program)
 
 
-def _fresh_state(spec: GpuSpec) -> dict[str, Any]:
+def _fresh_state(spec: GpuSpec, driver_version: str) -> dict[str, Any]:
     gpu: dict[str, Any] = {
         "name": spec.product,
         "uuid": f"GPU-{uuid.uuid4()}",
         "bus_id": "00000000:07:00.0",
-        "driver_version": _DRIVER_VERSION,
+        "driver_version": driver_version,
         "compute_capability": spec.compute_capability,
         "memory_mib": spec.memory_bytes // _MIB,
         "fp16_tflops": spec.fp16_tflops,
@@ -125,9 +178,11 @@ def _fresh_state(spec: GpuSpec) -> dict[str, Any]:
     }
     return {
         "format_version": FORMAT_VERSION,
+        "boot_id": boot_id(),
         "gpu": gpu,
         "mig_mode": {"current": "Disabled", "pending": "Disabled"},
         "compute_mode": "Default",
+        "time_slice": "DEFAULT",
         "persistence_mode": "Enabled",
         "instances": [],
     }

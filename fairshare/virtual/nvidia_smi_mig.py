@@ -110,7 +110,7 @@ def _create(state: State, wanted: list[str], *, compute: bool) -> int:
 
 
 def _create_one(state: State, profile: Mapping[str, Any], start: int, *, compute: bool) -> None:
-    gi = instance_id(profile, start)
+    gi = instance_id(state, profile, start)
     instance: dict[str, Any] = {
         "gi": gi,
         "profile_id": profile["id"],

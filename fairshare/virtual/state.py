@@ -9,17 +9,33 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 STATE_ENV = "FAIRSHARE_VIRTUAL_GPU"
 FAIL_ENV = "FAIRSHARE_VIRTUAL_FAIL"
 
 State = dict[str, Any]
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_PARTS = {
+    "gpu": dict, "boot_id": str, "mig_mode": dict, "compute_mode": str, "time_slice": str,
+    "persistence_mode": str, "instances": list,
+}  # fmt: skip
+
+
+class DamagedStateError(ValueError):
+    """There is no usable simulated GPU in a folder; ``remedy`` is what to do about it."""
+
+    def __init__(self, directory: Path, reason: str) -> None:
+        self.problem = f"the simulated GPU in {directory} cannot be used: {reason}"
+        self.remedy = f"throw it away: rm -r {shlex.quote(str(directory))}"
+        super().__init__(f"{self.problem}; {self.remedy}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,36 +65,75 @@ def gpu_facts(state: Mapping[str, Any]) -> GpuFacts:
     )
 
 
+def boot_id() -> str:
+    """The kernel's random name of the present boot."""
+    return _BOOT_ID.read_text(encoding="ascii").strip()
+
+
 def read_state(directory: Path) -> State:
-    """The state as last written; writes are atomic, so no lock is needed.
+    """The state as last written, or what a reboot since then has left of it.
+
+    Writes are atomic, so no lock is needed.
 
     Raises:
         OSError: there is no state in ``directory``.
-        ValueError: it is not ours or of another version.
+        DamagedStateError: it is not ours, damaged, or of another version.
     """
-    state: State = json.loads((directory / "state.json").read_text(encoding="utf-8"))
-    if state.get("format_version") != FORMAT_VERSION:
-        raise ValueError(f"{directory}/state.json has another format version")
-    return state
+    try:
+        state = json.loads((directory / "state.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DamagedStateError(directory, f"state.json is damaged ({error})") from None
+    if not isinstance(state, dict) or "format_version" not in state:
+        raise DamagedStateError(directory, "state.json is not fairshare's")
+    if state["format_version"] != FORMAT_VERSION:
+        raise DamagedStateError(directory, "another version of fairshare made it")
+    for name, kind in _PARTS.items():
+        if not isinstance(state.get(name), kind):
+            raise DamagedStateError(directory, f"state.json is damaged (at {name!r})")
+    return state if state["boot_id"] == boot_id() else _rebooted(state)
 
 
 def write_state(directory: Path, state: State) -> None:
-    """Replace the state in one atomic step."""
-    fresh = directory / f"state.json.{os.getpid()}"
+    """Replace the state in one atomic step; the caller holds the lock."""
+    fresh = directory / "state.json.new"
     fresh.write_text(json.dumps(state, indent=1), encoding="utf-8")
     fresh.replace(directory / "state.json")
 
 
 @contextmanager
-def changing_state(directory: Path) -> Iterator[State]:
-    """The state, ours alone until the block ends; written back whatever way it ends."""
+def locked(directory: Path) -> Iterator[None]:
+    """Keep others from changing the state until the block ends."""
     with (directory / "state.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def changing_state(directory: Path) -> Iterator[State]:
+    """The state, ours alone until the block ends; written back whatever way it ends."""
+    with locked(directory):
         state = read_state(directory)
         try:
             yield state
         finally:
             write_state(directory, state)
+
+
+def reset_gpu(state: State) -> None:
+    """What a reset of the GPU does: no instances, defaults, and a pending mode takes effect."""
+    state["mig_mode"]["current"] = state["mig_mode"]["pending"]
+    state["compute_mode"], state["time_slice"] = "Default", "DEFAULT"
+    state["instances"] = []
+
+
+def _rebooted(state: State) -> State:
+    """After a reboot Ampere keeps its MIG mode (it is stored on the card), newer GPUs do not."""
+    if not state["gpu"]["mig_toggle_needs_reset"]:
+        state["mig_mode"]["pending"] = "Disabled"
+    reset_gpu(state)
+    state["persistence_mode"] = "Enabled"
+    state["boot_id"] = boot_id()
+    return state
 
 
 @dataclass(frozen=True, slots=True)
