@@ -24,8 +24,9 @@ import orjson
 from fairshare.load.driver import TenantLoad, drive
 from fairshare.load.target import Target
 from fairshare.records import Phase, RequestRecord
+from fairshare.spec.lengths import FixedLength
 from fairshare.spec.scenario import Api, Tenant, Timing
-from fairshare.spec.workload import FixedLength, Sampling, SyntheticPrompts
+from fairshare.spec.workload import Sampling, SyntheticPrompts
 from fairshare.workload.requests import PlannedRequest
 
 TOKENS = 64
