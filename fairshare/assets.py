@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import stat
@@ -10,6 +11,7 @@ from pathlib import Path
 from fairshare.errors import PreflightError, SpecError
 
 KINDS = {"scenario": "scenarios", "launcher": "launchers", "matrix": "matrix"}
+_LOCK_DIRS = (Path("/run/lock"), Path("/tmp"))  # noqa: S108 - sticky, and nobody's alone
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -70,7 +72,7 @@ def cache_dir() -> Path:
 
 
 def state_dir() -> Path:
-    """Locks and journals of running experiments, 0700: what a later start needs to clean up.
+    """Journals of running experiments, 0700: what a later start needs to clean up.
 
     Raises:
         PreflightError: it cannot be made, or others could put something into it.
@@ -81,11 +83,58 @@ def state_dir() -> Path:
 def state_path() -> Path:
     """Where `state_dir` is, made or not."""
     if os.geteuid() == 0:
-        usual = Path("/run/fairshare")
+        # Not below /run: a GPU's MIG mode may survive a reboot, and so must what undoes it.
+        usual = Path("/var/lib/fairshare")
     else:
         base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
         usual = Path(base) / "fairshare"
     return _named_path("FAIRSHARE_STATE_DIR", usual)
+
+
+def lock_dir() -> Path:
+    """Where all users of this machine lock its devices, or the folder in FAIRSHARE_LOCK_DIR.
+
+    The same for everybody, so it is told by what the folders are and not by who asks: the first
+    that belongs to root, takes everybody's files, and lets nobody remove another's.
+
+    Raises:
+        PreflightError: there is none, or the named one could be tampered with.
+    """
+    if os.environ.get("FAIRSHARE_LOCK_DIR"):
+        return _lock_dir_named(_named_path("FAIRSHARE_LOCK_DIR", _LOCK_DIRS[0]))
+    for path in _LOCK_DIRS:
+        with contextlib.suppress(OSError):
+            status = path.lstat()
+            if stat.S_ISDIR(status.st_mode) and status.st_uid == 0 and _is_shared(status.st_mode):
+                return path
+    known = ", ".join(map(str, _LOCK_DIRS))
+    raise PreflightError(
+        f"no folder for the locks of devices: none of {known} is root's, writable for all and "
+        "sticky",
+        hint="FAIRSHARE_LOCK_DIR names one; it must be the same for all users",
+    )
+
+
+def _lock_dir_named(path: Path) -> Path:
+    hint = "FAIRSHARE_LOCK_DIR names another folder"
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        status = path.lstat()
+    except OSError as error:
+        raise PreflightError(
+            f"cannot make the folder {path}: {error.strerror}", hint=hint
+        ) from None
+    if not stat.S_ISDIR(status.st_mode):
+        raise PreflightError(f"{path} is no folder", hint=hint)
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not status.st_mode & stat.S_ISVTX:
+        raise PreflightError(
+            f"in {path} anybody could remove another's lock", hint=f"chmod +t {path}, or {hint}"
+        )
+    return path
+
+
+def _is_shared(mode: int) -> bool:
+    return bool(mode & stat.S_ISVTX) and bool(mode & stat.S_IWOTH)
 
 
 def _named_path(variable: str, usual: Path) -> Path:
@@ -99,14 +148,28 @@ def _private_dir(variable: str, usual: Path) -> Path:
     own it or write to it, and a link could lead to where somebody else does.
     """
     path = _named_path(variable, usual)
-    hint = f"{variable} names another folder"
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        status = path.lstat()
     except OSError as error:
         raise PreflightError(
-            f"cannot make the folder {path}: {error.strerror}", hint=hint
+            f"cannot make the folder {path}: {error.strerror}",
+            hint=f"{variable} names another folder",
         ) from None
+    check_private(path, variable)
+    return path
+
+
+def check_private(path: Path, variable: str) -> None:
+    """Make sure that a folder which is there is no link, and nobody else's to write to.
+
+    Raises:
+        PreflightError: it is not so; the hint says that ``variable`` names another folder.
+    """
+    hint = f"{variable} names another folder"
+    try:
+        status = path.lstat()
+    except OSError as error:
+        raise PreflightError(f"cannot see the folder {path}: {error.strerror}", hint=hint) from None
     if stat.S_ISLNK(status.st_mode):
         raise PreflightError(
             f"{path} is a link, which is not followed", hint=f"{hint}: the one that is meant"
@@ -117,4 +180,3 @@ def _private_dir(variable: str, usual: Path) -> Path:
         raise PreflightError(
             f"others may write to the folder {path}", hint=f"chmod go-w {path}, or {hint}"
         )
-    return path

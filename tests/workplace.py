@@ -143,8 +143,8 @@ class Workplace:
             and environment_of(int(entry.name)).get("FAIRSHARE_STATE_DIR") == state
         ]
         found += [str(path) for path in (self.path / "tmp").iterdir()]
-        runs = Path(state) / "runs"
-        found += [str(path) for path in runs.iterdir()] if runs.is_dir() else []
+        for folder in (Path(state) / "runs", Path(self.env["FAIRSHARE_LOCK_DIR"])):
+            found += [str(path) for path in folder.iterdir()] if folder.is_dir() else []
         return found
 
 
@@ -163,6 +163,7 @@ def workplace(tmp_path: Path, cache_dir: Path) -> Iterator[Workplace]:
         {
             **{k: v for k, v in os.environ.items() if not k.startswith("FAIRSHARE_")},
             "FAIRSHARE_STATE_DIR": str(tmp_path / "state"),
+            "FAIRSHARE_LOCK_DIR": str(tmp_path / "locks"),
             "FAIRSHARE_CACHE_DIR": str(cache_dir),
             "TMPDIR": str(tmp_path / "tmp"),
             "PYTHONPATH": str(ROOT),

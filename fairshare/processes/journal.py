@@ -45,13 +45,17 @@ def runs_dir() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class RunHeader:
-    """The first line: whose run this is, its private folder, and what was there before it."""
+    """The first line: whose run this is, what was there before it, and which files it made.
+
+    ``lock`` is the file with which it holds its device, if it holds one.
+    """
 
     run_id: str
     owner: ProcessIdentity
     host: str
     private_dir: Path
     segments_before: frozenset[Segment] = frozenset()
+    lock: Path | None = None
 
 
 @dataclass(slots=True)
@@ -241,13 +245,16 @@ def _header_fields(header: RunHeader) -> dict[str, Any]:
         "host": header.host,
         "private_dir": str(header.private_dir),
         "segments_before": [[each.name, each.inode] for each in sorted(header.segments_before)],
+        "lock": None if header.lock is None else str(header.lock),
     }
 
 
 def _parse_header(line: Mapping[str, Any]) -> RunHeader:
     owner = ProcessIdentity(**line["owner"])
     before = frozenset(Segment(name, inode) for name, inode in line["segments_before"])
-    return RunHeader(line["run_id"], owner, line["host"], Path(line["private_dir"]), before)
+    lock = None if line["lock"] is None else Path(line["lock"])
+    private_dir = Path(line["private_dir"])
+    return RunHeader(line["run_id"], owner, line["host"], private_dir, before, lock)
 
 
 def _forget_stillborn(folder: Path) -> None:

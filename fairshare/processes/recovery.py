@@ -1,8 +1,8 @@
 """Clean up after one run, from its journal: the same steps at its end, after its death, and later.
 
 Order: have the device let go of its processes, end them, undo its changes (the last first), remove
-its private folder and its shared memory. The caller holds the journal's lock, so that no two do it
-at once.
+its private folder, its shared memory and its device's lock. The caller holds the journal's lock, so
+that no two do it at once.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fairshare.processes import locks
 from fairshare.processes.ending import end_all, reap
 from fairshare.processes.identity import ProcessIdentity, identity_of
 from fairshare.processes.journal import Journal, JournalState, Step
@@ -84,6 +85,9 @@ def recover(journal: Journal, state: JournalState, grace_s: float = GRACE_S) -> 
         _undo(journal, step, result)
     _remove_private_dir(state.header.private_dir, run_id, result)
     result.removed += [str(SHM / name) for name in remove_unheld(segments)]
+    lock = state.header.lock
+    if lock is not None and locks.remove_free(lock):
+        result.removed.append(str(lock))
     for survivor in result.survivors:
         result.ended.pop(survivor, None)
     if result.complete:

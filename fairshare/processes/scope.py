@@ -37,7 +37,7 @@ from fairshare.processes.segments import existing
 _PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 _SHORT_NAME = re.compile(r"[A-Za-z0-9_-]{1,24}")
 # A UNIX socket's path has 107 bytes at most; a server adds a UUID and more below its folder.
-_LONGEST_TMPDIR = 32
+LONGEST_TMPDIR = 32
 _WATCHERS_WAIT_S = 5.0
 
 
@@ -106,17 +106,18 @@ class RunScope:
 
 
 @asynccontextmanager
-async def run_scope(events: EventLog) -> AsyncIterator[RunScope]:
+async def run_scope(events: EventLog, lock: Path | None = None) -> AsyncIterator[RunScope]:
     """Everything of a run between its first change and its last clean-up.
 
     On exit, whatever the reason, every process that carries the run's label is ended, changes that
     are still open in the journal are undone, and the private folder, our shared memory and the
-    journal are removed. Should this process be killed, its reaper does so within seconds.
+    journal are removed. Should this process be killed, its reaper does so within seconds, and
+    removes ``lock`` as well, the file with which this process holds its device.
 
     Raises:
         FairshareError: the state folder or the folder for temporary files cannot be written.
     """
-    header = _header()
+    header = _header(lock)
     journal = Journal.create(header)
     was_subreaper = set_child_subreaper(True)
     pipe: int | None = None
@@ -162,12 +163,12 @@ def _report(events: EventLog, result: Recovery) -> None:
         events.emit("run.removed", path=path)
 
 
-def _header() -> RunHeader:
+def _header(lock: Path | None) -> RunHeader:
     owner = identify(os.getpid())
     if owner is None:
         raise FairshareError("/proc does not show this process; is it mounted?")
     base = tempfile.gettempdir()
-    if len(base) > _LONGEST_TMPDIR:
+    if len(base) > LONGEST_TMPDIR:
         base = "/tmp"  # noqa: S108 - a private folder of random name is made below it
     suffix = secrets.token_hex(4)
     return RunHeader(
@@ -176,6 +177,7 @@ def _header() -> RunHeader:
         host=os.uname().nodename,
         private_dir=Path(base) / f"fs-{suffix}",
         segments_before=frozenset(existing()),
+        lock=lock,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,16 @@ def with_descendants(table: Mapping[int, ProcessRow], roots: Iterable[int]) -> s
             found.add(pid)
             waiting += children.get(pid, [])
     return found
+
+
+def started_at(pid: int) -> float | None:
+    """When a process started, in seconds since the epoch; None if it is gone."""
+    row = read_row(pid)
+    if row is None:
+        return None
+    lines = (_PROC / "stat").read_text(encoding="ascii").splitlines()
+    booted = next(int(line.split()[1]) for line in lines if line.startswith("btime "))
+    return booted + row.start_ticks / os.sysconf("SC_CLK_TCK")
 
 
 def command_line(pid: int) -> str:

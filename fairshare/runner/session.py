@@ -19,6 +19,7 @@ from fairshare.results.files import writing
 from fairshare.results.provenance import gather
 from fairshare.results.store import ResultStore
 from fairshare.runner.plan import RunPlan
+from fairshare.runner.preflight import require_fit, reservations
 from fairshare.runner.settings import Settings
 from fairshare.runner.sweep import Outcome, Sweep
 from fairshare.sharing.lease import lease
@@ -60,16 +61,21 @@ async def _execute(
     listeners: Sequence[Listener],
 ) -> Outcome:
     # The device first: a run that is refused must not leave a folder that refuses the next one.
-    async with lease(settings.device, str(directory)):
+    async with lease(settings.device, settings.driver, directory) as lock:
         switch_on(settings.device)
+        # Dead runs before the checks: what they left behind is no reason to refuse this one.
+        cleaned = {run.run_id: undo(run, dry_run=False) for run in find_dead_runs()}
+        findings = await asyncio.to_thread(require_fit, settings, plan, directory)
         store, plan = _store(settings, plan, directory, resume, request)
         with EventLog(directory / layout.EVENTS) as events:
             for listener in listeners:
                 events.listen(listener)
-            for run in find_dead_runs():
-                events.emit("run.cleaned", run=run.run_id, done=undo(run, dry_run=False))
+            for run_id, done in cleaned.items():
+                events.emit("run.cleaned", run=run_id, done=done)
+            for finding in reservations(findings):
+                events.emit("preflight.warned", check=finding.name, says=finding.says)
             events.emit("sweep.started", cells=len(plan.cells), infeasible=len(plan.infeasible))
-            outcome = await _sweep(settings, plan, store, events)
+            outcome = await _sweep(settings, plan, store, events, lock)
             events.emit("sweep.finished", stopped=outcome.stopped)
     return outcome
 
@@ -115,10 +121,10 @@ def _store(
 
 
 async def _sweep(
-    settings: Settings, plan: RunPlan, store: ResultStore, events: EventLog
+    settings: Settings, plan: RunPlan, store: ResultStore, events: EventLog, lock: Path
 ) -> Outcome:
     stop = asyncio.Event()
-    sweep = Sweep(settings, store, events, stop)
+    sweep = Sweep(settings, store, events, stop, lock)
     task = asyncio.create_task(sweep.run(plan))
     with _signals(stop, sweep, task, events):
         try:

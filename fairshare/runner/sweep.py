@@ -58,7 +58,12 @@ class Sweep:
     """Runs a plan into a result folder. ``stop`` ends it early: the cell in flight is lost."""
 
     def __init__(
-        self, settings: Settings, store: ResultStore, events: EventLog, stop: asyncio.Event
+        self,
+        settings: Settings,
+        store: ResultStore,
+        events: EventLog,
+        stop: asyncio.Event,
+        lock: Path,
     ) -> None:
         self.settings = settings
         self.store = store
@@ -66,6 +71,7 @@ class Sweep:
         self.stop = stop
         self.outcome = Outcome(starts=list(store.matrix.get("starts", ())))
         self._api_key = secrets.token_urlsafe(24)
+        self._lock = lock
         self._scope: RunScope | None = None
 
     async def run(self, plan: RunPlan) -> Outcome:
@@ -80,7 +86,7 @@ class Sweep:
         if not plan.deployments:
             return self.outcome
         async with AsyncExitStack() as stack:
-            scope = await stack.enter_async_context(run_scope(self.events))
+            scope = await stack.enter_async_context(run_scope(self.events, self._lock))
             self._scope = scope
             stage = _Stage(scope, self._sampler(stack))
             for deployment in plan.deployments:

@@ -84,3 +84,38 @@ def test_a_folder_that_cannot_be_made_is_explained(
     with pytest.raises(PreflightError, match="cannot make") as caught:
         folder()
     assert variable in str(caught.value.hint)
+
+
+def test_locks_are_where_nobody_can_remove_anothers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder for locks that others may write to must be sticky, and a link is none."""
+    monkeypatch.setenv("FAIRSHARE_LOCK_DIR", str(tmp_path))
+    tmp_path.chmod(0o1777)
+    assert assets.lock_dir() == tmp_path
+    tmp_path.chmod(0o777)
+    with pytest.raises(PreflightError, match="could remove another's lock"):
+        assets.lock_dir()
+    (tmp_path / "link").symlink_to(tmp_path)
+    monkeypatch.setenv("FAIRSHARE_LOCK_DIR", str(tmp_path / "link"))
+    with pytest.raises(PreflightError, match="is no folder"):
+        assets.lock_dir()
+
+
+def test_the_folder_for_locks_is_told_by_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first candidate that is everybody's is taken; where there is none, that is said."""
+    monkeypatch.delenv("FAIRSHARE_LOCK_DIR", raising=False)
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir(mode=0o755)
+    two.mkdir()
+    monkeypatch.setattr(assets, "_LOCK_DIRS", (one, two))
+    with pytest.raises(PreflightError, match="no folder for the locks"):
+        assets.lock_dir()
+    two.chmod(0o1777)
+    if os.geteuid() == 0:
+        assert assets.lock_dir() == two
+    one.chmod(0o1777)
+    if os.geteuid() == 0:
+        assert assets.lock_dir() == one

@@ -12,20 +12,24 @@ from pathlib import Path
 import pytest
 
 from fairshare.devices.device import Device
+from fairshare.devices.driver import STATE_VARIABLE, Driver
 from fairshare.devices.inventory import virtual_device
-from fairshare.errors import DeviceBusyError, PreflightError
+from fairshare.errors import DeviceBusyError, ExitCode, PreflightError
 from fairshare.sharing.lease import lease, lock_path
 from fairshare.spec.launcher import DeviceKind
 
 CPU = Device(DeviceKind.CPU, "cpu", "test", 1024)
+MINE = Path("results/mine")
 
 HOLD = """
 import asyncio, sys
+from pathlib import Path
 from fairshare.devices.device import Device
+from fairshare.devices.driver import Driver
 from fairshare.sharing.lease import lease
 from fairshare.spec.launcher import DeviceKind
 async def hold():
-    async with lease(Device(DeviceKind.CPU, "cpu", "test", 1024), "results/other"):
+    async with lease(Device(DeviceKind.CPU, "cpu", "test", 1024), Driver(), Path("results/other")):
         print("held", flush=True)
         sys.stdin.read()
 asyncio.run(hold())
@@ -33,9 +37,9 @@ asyncio.run(hold())
 
 
 @pytest.fixture(autouse=True)
-def _own_state_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Locks of these tests are nobody else's."""
-    monkeypatch.setenv("FAIRSHARE_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("FAIRSHARE_LOCK_DIR", str(tmp_path / "locks"))
 
 
 @contextmanager
@@ -57,40 +61,64 @@ async def test_the_holder_is_named() -> None:
     """Whoever meets the lock learns pid and results folder; a killed holder frees the device."""
     with child(HOLD) as holder:
         with pytest.raises(DeviceBusyError) as caught:
-            async with lease(CPU, "results/mine"):
+            async with lease(CPU, Driver(), MINE):
                 pass
+        assert caught.value.exit_code is ExitCode.DEVICE_BUSY
         assert f"pid {holder.pid}" in str(caught.value)
-        assert "results/other" in str(caught.value)
+        assert str(Path("results/other").absolute()) in str(caught.value)  # noqa: ASYNC240
         holder.kill()
-    async with lease(CPU, "results/mine"):
-        pass
+        holder.wait()
+        async with lease(CPU, Driver(), MINE):
+            pass
 
 
 async def test_a_lease_can_be_taken_again_after_it_ended() -> None:
-    """The end of a run frees the device within the same process too."""
+    """The end of a run frees the device within the same process too, and leaves no file."""
     for _ in range(2):
-        async with lease(CPU, "results/mine"):
+        async with lease(CPU, Driver(), MINE) as path:
             with pytest.raises(DeviceBusyError):
-                async with lease(CPU, "results/mine"):
+                async with lease(CPU, Driver(), MINE):
                     pass
+        assert not path.exists()
 
 
-async def test_devices_do_not_block_each_other() -> None:
-    """Another device, or a simulated one, is free."""
+async def test_devices_do_not_block_each_other(tmp_path: Path) -> None:
+    """Another device is free, and so is a simulated GPU in another folder."""
     gpu = Device(DeviceKind.CUDA, "GPU-1", "test", 1024)
     virtual = virtual_device("a100-40")
-    async with lease(CPU, "a"), lease(gpu, "b"), lease(virtual, "c"), lease(virtual, "d"):
-        pass
+    one, two = (Driver(env={STATE_VARIABLE: str(tmp_path / name)}) for name in ("one", "two"))
+    async with (
+        lease(CPU, Driver(), MINE),
+        lease(gpu, Driver(), MINE),
+        lease(virtual, one, MINE),
+        lease(virtual, two, MINE),
+    ):
+        with pytest.raises(DeviceBusyError):
+            async with lease(virtual, one, MINE):
+                pass
 
 
-async def test_a_link_in_place_of_the_lock_is_refused(tmp_path: Path) -> None:
-    """A planted link cannot make us write into another file."""
+def test_everybody_meets_at_one_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lock's path depends on the device alone, not on who asks or from where."""
+    monkeypatch.delenv("FAIRSHARE_LOCK_DIR")
+    gpu = Device(DeviceKind.CUDA, "GPU-0123/../x", "test", 1024)
+    before = lock_path(gpu, Driver())
+    monkeypatch.setenv("HOME", "/nowhere")
+    monkeypatch.setenv("TMPDIR", "/nowhere")
+    monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    assert lock_path(gpu, Driver()) == before
+    assert before.name == "fairshare-GPU-0123_.._x.lock"
+
+
+async def test_a_lock_that_is_no_file_is_an_error_for_people(tmp_path: Path) -> None:
+    """A planted link is not followed, and the message says what to do."""
     victim = tmp_path / "victim"
     victim.write_text("precious")
-    lock_path(CPU).symlink_to(victim)
-    with pytest.raises(PreflightError):
-        async with lease(CPU, "results/mine"):
+    lock_path(CPU, Driver()).symlink_to(victim)
+    with pytest.raises(PreflightError) as caught:
+        async with lease(CPU, Driver(), MINE):
             pass
+    assert "FAIRSHARE_LOCK_DIR" in str(caught.value)
     assert victim.read_text() == "precious"
 
 
@@ -101,9 +129,9 @@ def open_files(pid: int) -> set[Path]:
 
 async def test_no_child_inherits_the_lock() -> None:
     """A server that outlives its run must not keep the device locked."""
-    async with lease(CPU, "results/mine"):
+    async with lease(CPU, Driver(), MINE) as path:
         with child("import sys; print('held', flush=True); sys.stdin.read()") as process:
             files = open_files(process.pid)
             process.kill()
     assert files
-    assert lock_path(CPU).resolve() not in files
+    assert path.resolve() not in files
