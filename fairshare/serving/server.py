@@ -85,12 +85,12 @@ class Server:
         """The processes of this server that run now."""
         return self.process.tree() if self.process is not None else []
 
-    def view(self) -> ServerView:
-        """What its share can be verified by."""
+    def view(self, probe: Mapping[str, Any] | None = None) -> ServerView:
+        """What its share can be verified by; ``probe``: what was seen of it before the start."""
         if self._command is None:
-            return ServerView(self.pids())
-        command = self._command
-        return ServerView(self.pids(), reports=command.reports, kv_bytes=command.kv_bytes)
+            return ServerView(self.pids(), probe=probe)
+        told = self._command
+        return ServerView(self.pids(), told.reports, told.kv_bytes, probe)
 
     def model_for(self, tenant: str) -> str:
         """The model name that this tenant must ask for: its adapter's, or the base model's."""

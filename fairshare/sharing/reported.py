@@ -10,8 +10,8 @@ from typing import Any
 from fairshare.devices.constants import MIB
 from fairshare.devices.device import Device
 from fairshare.errors import PartitionError
-from fairshare.sharing.mps_control import PIPE_VARIABLE
 from fairshare.sharing.plan import Slot
+from fairshare.sharing.slots import binding_of
 
 _COMPUTE_TOLERANCE = 0.005  # percentages are written with two digits
 _MEMORY_TOLERANCE_BYTES = MIB  # limits are written in whole MiB
@@ -45,20 +45,13 @@ def verify_reported(
         for key in planned
         if abs(float(report.get(key, -1)) - planned[key]) > tolerance[key]
     ]
-    if report.get("sharing") != (means := _means(slot)):
-        wrong.append(f"sharing: planned {means}, has {report.get('sharing')}")
+    if report.get("sharing") != (binding := binding_of(slot)):
+        wrong.append(f"sharing: planned {binding}, has {report.get('sharing')}")
     if wrong:
         raise PartitionError(
             f"the server {slot.name} does not have its share of the simulated GPU", evidence=wrong
         )
     return {"verified": True, **report}
-
-
-def _means(slot: Slot) -> str:
-    """By what the environment binds the server to its share."""
-    if PIPE_VARIABLE in slot.env:
-        return "mps"
-    return "mig" if slot.env.get("CUDA_VISIBLE_DEVICES", "").startswith("MIG-") else "timeslice"
 
 
 def _read(path: Path) -> dict[str, Any] | None:

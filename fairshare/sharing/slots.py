@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 
 from fairshare.devices.device import Device
 from fairshare.errors import InfeasibleError
 from fairshare.records import Mark, Mode, Provenance
+from fairshare.sharing.mps_control import PIPE_VARIABLE
 from fairshare.sharing.plan import PartitionPlan, Slot, TenantDemand
 from fairshare.spec.launcher import DeviceKind
 
@@ -15,6 +17,22 @@ PROVENANCE = {
     DeviceKind.CPU: Provenance.MEASURED_ON_CPU,
     DeviceKind.VIRTUAL: Provenance.SIMULATED,
 }
+
+
+class Binding(StrEnum):
+    """By what a server on a GPU is bound to its share."""
+
+    NOTHING = "timeslice"  # it has the whole GPU, if only in turn
+    MPS = "mps"  # it is a client of an MPS daemon
+    MIG = "mig"  # it is on a MIG device
+
+
+def binding_of(slot: Slot) -> Binding:
+    """What a slot's environment does."""
+    if PIPE_VARIABLE in slot.env:
+        return Binding.MPS
+    visible = slot.env.get("CUDA_VISIBLE_DEVICES", "")
+    return Binding.MIG if visible.startswith("MIG-") else Binding.NOTHING
 
 
 def plan_of(
