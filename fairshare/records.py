@@ -76,6 +76,7 @@ class RequestRecord:
     Times are monotonic nanoseconds since the cell's start; what did not happen is None.
     ``chunk_ns[i]`` is when chunk ``i`` that carries tokens arrived, ``chunk_tokens[i]`` how many
     tokens it carries (exact where the server gives token ids or continuous usage, else one).
+    ``call`` (from 1) of ``calls`` says which call of an interaction it is.
     """
 
     id: str
@@ -97,6 +98,10 @@ class RequestRecord:
     error: ErrorKind | None = None
     error_text: str | None = None
     round: int | None = None
+    app: str | None = None
+    interaction: str | None = None
+    call: int | None = None
+    calls: int | None = None
 
     @property
     def ok(self) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from fairshare.load.target import Target
 from fairshare.workload.requests import PlannedRequest
+from fairshare.workload.turns import Turn
 
 MAX_AHEAD_BYTES = 32 << 20  # long prompts are not piled up without bound
 
@@ -20,6 +21,7 @@ class Prepared:
     id: str
     intended_ns: int | None
     body: bytes
+    turn: Turn | None = None
 
 
 class RequestQueue:
@@ -98,4 +100,4 @@ class RequestQueue:
             return
         body = self._target.body(planned)
         self._bytes += len(body)
-        self._ready.append(Prepared(planned.id, planned.intended_ns, body))
+        self._ready.append(Prepared(planned.id, planned.intended_ns, body, planned.turn))

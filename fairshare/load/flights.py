@@ -13,9 +13,11 @@ from fairshare.load.exchange import UNFINISHED_TEXT, perform
 from fairshare.load.lane import Lane
 from fairshare.load.selfcheck import SelfCheck
 from fairshare.records import ErrorKind, Phase, RequestRecord
+from fairshare.workload.turns import Turn
 
 Sink = Callable[[RequestRecord], None]
 NEVER_NS = sys.maxsize
+_NO_TURN = Turn()
 
 
 class Flights:
@@ -46,7 +48,7 @@ class Flights:
         on_done: Callable[[RequestRecord], None] | None = None,
     ) -> None:
         """Send ``request`` now; ``intended_ns`` (monotonic) is when it was meant to be sent."""
-        target = lane.target
+        target, turn = lane.target, request.turn or _NO_TURN
         record = RequestRecord(
             id=request.id,
             tenant=target.tenant,
@@ -54,13 +56,18 @@ class Flights:
             phase=Phase.MEASURE if intended_ns >= self.window_start_ns else Phase.WARMUP,
             intended_ns=intended_ns - self.origin_ns,
             round=self.round,
+            app=turn.app,
+            interaction=turn.interaction,
+            call=turn.call,
+            calls=turn.calls,
         )
+        scheduled = request.intended_ns is not None
         coroutine = perform(lane, request.body, record, self.origin_ns)
         task = asyncio.get_running_loop().create_task(coroutine)
         self.active.add(task)
         # A callback, not the end of the coroutine: a task cancelled before its first step never
         # enters its coroutine, and would be a request without a record.
-        task.add_done_callback(lambda task: self._landed(task, record, on_done))
+        task.add_done_callback(lambda task: self._landed(task, record, scheduled, on_done))
 
     def fail(self, error: Exception) -> None:
         """Note a failure of our own, which ends the run; callbacks cannot raise."""
@@ -76,6 +83,7 @@ class Flights:
         self,
         task: asyncio.Task[None],
         record: RequestRecord,
+        scheduled: bool,
         on_done: Callable[[RequestRecord], None] | None,
     ) -> None:
         self.active.discard(task)
@@ -86,7 +94,7 @@ class Flights:
             self.measured[record.tenant] += 1
         if on_done is not None:
             on_done(record)
-        self._check.add(record, scheduled=on_done is None)
+        self._check.add(record, scheduled=scheduled)
         try:
             self._sink(record)
         except Exception as error:  # kept, and raised by the driver

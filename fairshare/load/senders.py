@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
+from fairshare.load.ahead import Prepared
+from fairshare.load.chains import Chains
 from fairshare.load.flights import Flights
 from fairshare.load.lane import Lane
 from fairshare.records import RequestRecord
@@ -38,11 +42,15 @@ class Sender(Protocol):
 
 
 class ScheduledSender:
-    """Open loop: sends at the planned times whatever the server does, without a cap."""
+    """Open loop: sends at the planned times whatever the server does, without a cap.
+
+    Of an interaction of several calls only the first is so free: see :class:`Chains`.
+    """
 
     def __init__(self, lane: Lane, flights: Flights) -> None:
         self._lane = lane
         self._flights = flights
+        self._chains = Chains(partial(flights.launch, lane), lambda: flights.origin_ns)
         self._shift_ns = 0
         self._end_ns = 0
         self._handle: asyncio.TimerHandle | None = None
@@ -51,6 +59,7 @@ class ScheduledSender:
         """One call, which sends the first request or arms its timer."""
         self._shift_ns = start_ns - plan_ns
         self._end_ns = end_ns
+        self._chains.open(end_ns)
         return [self._fire]
 
     def shut(self, end_ns: int) -> None:
@@ -59,6 +68,7 @@ class ScheduledSender:
             self._handle.cancel()
             self._handle = None
         self._send_before(min(end_ns, self._end_ns))
+        self._chains.shut(end_ns)
 
     def _fire(self) -> None:
         next_ns = self._send_before(min(time.monotonic_ns() + 1, self._end_ns))
@@ -75,12 +85,18 @@ class ScheduledSender:
             if intended_ns >= end_ns:
                 return intended_ns
             queue.take()
-            self._flights.launch(self._lane, request, intended_ns)
+            if request.turn is not None and (request.turn.calls or 1) > 1:
+                self._chains.offer(request, request.turn, intended_ns)
+            else:
+                self._flights.launch(self._lane, request, intended_ns)
         return None
 
 
 class ClosedSender:
-    """Closed loop: ``concurrency`` clients, each with one request in flight or thinking."""
+    """Closed loop: ``concurrency`` clients, each with one request in flight or thinking.
+
+    Where requests are calls of interactions, each client has one interaction after the other.
+    """
 
     def __init__(self, lane: Lane, flights: Flights, concurrency: int, think_s: float) -> None:
         self._clients = [_Client(lane, flights, think_s) for _ in range(concurrency)]
@@ -105,6 +121,7 @@ class _Client:
         self._flights = flights
         self._think_s = think_s
         self._failures = 0
+        self._calls: deque[Prepared] = deque()  # what is left of its interaction
         self._session = 0  # which opening a request belongs to
         self._end_ns = 0
         self._handle: asyncio.TimerHandle | None = None
@@ -112,6 +129,7 @@ class _Client:
     def starter(self, start_ns: int, end_ns: int) -> Callable[[], None]:
         self._end_ns = end_ns
         self._session += 1
+        self._calls.clear()
         return lambda: self._send(start_ns)
 
     def shut(self) -> None:
@@ -122,20 +140,37 @@ class _Client:
 
     def _send(self, intended_ns: int) -> None:
         self._handle = None
-        if intended_ns >= self._end_ns or (request := self._lane.queue.take()) is None:
+        if intended_ns >= self._end_ns or (request := self._take()) is None:
             return
         session = self._session
         self._flights.launch(
             self._lane, request, intended_ns, lambda record: self._done(record, session)
         )
 
+    def _take(self) -> Prepared | None:
+        """The next call of this client's interaction, else a new one with all of its calls."""
+        if self._calls:
+            return self._calls.popleft()
+        queue = self._lane.queue
+        request = queue.take()
+        if request is not None and request.turn is not None:
+            for _ in range((request.turn.calls or 1) - 1):
+                if (call := queue.take()) is not None:
+                    self._calls.append(call)
+        return request
+
     def _done(self, record: RequestRecord, session: int) -> None:
         self._failures = 0 if record.ok else self._failures + 1
         if session != self._session:
             return
+        if not record.ok:
+            self._calls.clear()  # no call can be made of an answer that did not come
         assert record.end_ns is not None  # noqa: S101  (it is complete)
         free_ns = record.end_ns + self._flights.origin_ns
-        intended_ns = free_ns + round((self._think_s + self._failure_pause_s()) * NS_PER_S)
+        think_s = self._think_s
+        if self._calls and (turn := self._calls[0].turn) is not None:
+            think_s = turn.think_s
+        intended_ns = free_ns + round((think_s + self._failure_pause_s()) * NS_PER_S)
         delay_s = (intended_ns - time.monotonic_ns()) / NS_PER_S
         if delay_s <= 0:
             self._send(intended_ns)
