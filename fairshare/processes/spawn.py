@@ -64,10 +64,12 @@ class ManagedProcess:
         scope: RunScope,
         cpu_set: Sequence[int] | None = None,
         cwd: Path | None = None,
+        dies_with_us: bool = True,
     ) -> ManagedProcess:
         """Start ``argv`` with exactly ``env`` and the run's label; both outputs go to the log.
 
-        The process gets SIGTERM should this one die, and is bound to ``cpu_set`` from its start.
+        The process gets SIGTERM should this one die (unless it is still needed then, for cleaning
+        up), and is bound to ``cpu_set`` from its start.
 
         Raises:
             PreflightError: a core of ``cpu_set`` does not exist or is withheld from us.
@@ -87,7 +89,7 @@ class ManagedProcess:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=_in_child(cpu_set),
+                preexec_fn=_in_child(cpu_set, dies_with_us),
             )
         except OSError as error:
             raise ServerError(f"{name} cannot start {argv[0]}: {error}") from error
@@ -241,14 +243,14 @@ def _open_log(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
 
-def _in_child(cpu_set: Sequence[int] | None) -> Callable[[], None]:
+def _in_child(cpu_set: Sequence[int] | None, dies_with_us: bool) -> Callable[[], None]:
     """What the child does between fork and exec."""
     parent = os.getpid()
     # The kernel ties this signal to the forking thread; one that ends would take the child along.
     from_main_thread = threading.current_thread() is threading.main_thread()
 
     def prepare() -> None:
-        if from_main_thread:
+        if dies_with_us and from_main_thread:
             signal_on_parent_death(signal.SIGTERM)
             if os.getppid() != parent:
                 os._exit(_ORPHANED_AT_BIRTH)

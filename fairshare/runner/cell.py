@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -86,13 +86,17 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class CellContext:
-    """What the cells of one deployment have in common. ``shares``: as seen from inside."""
+    """What the cells of one deployment have in common.
+
+    ``shares``: as seen from inside; ``health`` tells why they are not in force any more, if so.
+    """
 
     settings: Settings
     plan: PartitionPlan
     fleet: Fleet
     deployment: str
     shares: list[dict[str, Any]]
+    health: Callable[[], Awaitable[str | None]]
     sampler: GpuSampler | None
     events: EventLog
     stop: asyncio.Event
@@ -137,6 +141,7 @@ async def run_cell(cell: PlannedCell, context: CellContext, writer: CellWriter) 
         with writing(writer.dir):
             await context.fleet.wait_idle(IDLE_TIMEOUT_S)
             report = await _measure(cell, context, writer, account)
+            unhealthy = await _unhealthy(context)
     except StoppedEarlyError:
         raise
     except FairshareError as error:
@@ -145,7 +150,9 @@ async def run_cell(cell: PlannedCell, context: CellContext, writer: CellWriter) 
     result.window_ns, result.end_ns = report.window_ns, report.end_ns
     result.client = report.client
     result.marks = _marks(context, report)
-    result.status, result.reason = _verdict(cell, context, report, account)
+    result.status, result.reason = (
+        (CellStatus.FAILED, unhealthy) if unhealthy else _verdict(cell, context, report, account)
+    )
     if result.status is CellStatus.OK:
         _note_unheard(result, account)
     return result
@@ -203,6 +210,17 @@ async def _find_hung(loads: Sequence[TenantLoad], context: CellContext, account:
                 f"hangs: with no other request left, one of a single token had no answer after "
                 f"{PROBE_TIMEOUT_S:g} s"
             )
+
+
+async def _unhealthy(context: CellContext) -> str | None:
+    """Why the shares were not in force, if so: then every server of the deployment is done for."""
+    reason = await context.health()
+    if reason is not None:
+        context.events.emit("partition.unhealthy", reason=reason)
+        for server in context.fleet.servers.values():
+            if not server.died.is_set():
+                server.give_up(f"is stopped: {reason}")
+    return reason
 
 
 @asynccontextmanager

@@ -125,6 +125,7 @@ class Sweep:
             async with partitioner.apply(deployment.plan, stage.scope) as shared:
                 for _ in range(STARTS_PER_DEPLOYMENT):
                     if left and not self.stop.is_set():
+                        await partitioner.until_usable()
                         await self._serve(
                             replace(deployment, plan=shared), partitioner, left, stage
                         )
@@ -175,6 +176,7 @@ class Sweep:
                 fleet=running,
                 deployment=deployment.id,
                 shares=shares,
+                health=partitioner.health,
                 sampler=stage.sampler,
                 events=self.events,
                 stop=self.stop,

@@ -9,10 +9,16 @@ from typing import Any
 from fairshare.devices.device import Device
 from fairshare.processes.scope import RunScope
 from fairshare.records import Mode, Provenance
-from fairshare.sharing.plan import PartitionPlan, ServerView, Slot, TenantDemand
+from fairshare.sharing.plan import (
+    Partitioner,
+    PartitionPlan,
+    ServerView,
+    Slot,
+    TenantDemand,
+)
 
 
-class ExternalPartitioner:
+class ExternalPartitioner(Partitioner):
     """Takes the mode on its owner's word. A tenant's ``model`` is the name of its endpoint."""
 
     def __init__(self, mode: Mode) -> None:

@@ -17,7 +17,13 @@ from fairshare.sharing.mig_layout import choose_profiles, creation_order
 from fairshare.sharing.mig_session import MigSession
 from fairshare.sharing.mig_state import ENABLED
 from fairshare.sharing.options import SharingOptions
-from fairshare.sharing.plan import PartitionPlan, ServerView, Slot, TenantDemand
+from fairshare.sharing.plan import (
+    Partitioner,
+    PartitionPlan,
+    ServerView,
+    Slot,
+    TenantDemand,
+)
 from fairshare.sharing.shares import shares_of
 from fairshare.sharing.slots import plan_of, tenant_slot
 from fairshare.sharing.static import device_env
@@ -25,7 +31,7 @@ from fairshare.sharing.verifying import verifier_for
 from fairshare.spec.launcher import DeviceKind
 
 
-class Mig:
+class Mig(Partitioner):
     """Real GPU and compute instances, made through ``nvidia-smi`` and destroyed at the end."""
 
     def __init__(self, device: Device, driver: Driver, options: SharingOptions) -> None:

@@ -13,16 +13,21 @@ from typing import Any
 from fairshare.devices.constants import MIB
 from fairshare.devices.device import Device
 from fairshare.devices.driver import Driver
+from fairshare.errors import PartitionError
+from fairshare.processes.identity import ProcessIdentity, identify
 from fairshare.processes.scope import RunScope
 from fairshare.records import Mark, Mode
-from fairshare.sharing.mps_control import (
-    CONTROL,
-    MEMORY_VARIABLE,
-    PERCENTAGE_VARIABLE,
-    mps_daemon,
-)
+from fairshare.sharing.mps_clients import find_client, trouble, until_usable
+from fairshare.sharing.mps_control import CONTROL, MEMORY_VARIABLE, PERCENTAGE_VARIABLE
+from fairshare.sharing.mps_daemon import MpsDaemon, mps_daemon
 from fairshare.sharing.options import SharingOptions
-from fairshare.sharing.plan import PartitionPlan, ServerView, Slot, TenantDemand
+from fairshare.sharing.plan import (
+    Partitioner,
+    PartitionPlan,
+    ServerView,
+    Slot,
+    TenantDemand,
+)
 from fairshare.sharing.preconditions import require_whole_gpu
 from fairshare.sharing.shares import shares_of
 from fairshare.sharing.slots import plan_of, tenant_slot
@@ -30,10 +35,15 @@ from fairshare.sharing.static import device_env
 from fairshare.sharing.verifying import verifier_for
 from fairshare.spec.launcher import DeviceKind
 
-STEPS = (f"{CONTROL} -f   (private pipe directory)", f"echo quit -t 5 | {CONTROL}   (at the end)")
+STEPS = (
+    f"{CONTROL} -f   (private pipe directory)",
+    f"echo set_default_active_thread_percentage ... | {CONTROL}   (the largest share, read back)",
+    f"echo set_default_device_pinned_mem_limit 0 ... | {CONTROL}   (the largest cap, read back)",
+    f"echo quit -t 5 | {CONTROL}   (at the end)",
+)
 
 
-class Mps:
+class Mps(Partitioner):
     """MPS clients of a private daemon with thread percentages and memory limits."""
 
     def __init__(self, device: Device, driver: Driver, options: SharingOptions) -> None:
@@ -41,6 +51,8 @@ class Mps:
         self._driver = driver
         self._options = options
         self._verify = verifier_for(device, driver)
+        self._daemon: MpsDaemon | None = None
+        self._engines: dict[str, list[ProcessIdentity]] = {}
 
     def plan(self, device: Device, tenants: Sequence[TenantDemand]) -> PartitionPlan:
         """One slot per tenant with its share of SMs and memory.
@@ -80,10 +92,13 @@ class Mps:
         """Run the daemon while the block lasts; the slots learn where it is.
 
         Raises:
-            PartitionError: it cannot be started or stopped, or the GPU is not whole.
+            PartitionError: it cannot be started or stopped, does not take the limits, or the GPU
+                is not whole.
         """
         await require_whole_gpu(plan.device, self._driver.env)
         async with mps_daemon(plan.device, scope, self._driver.env) as daemon:
+            await _limit(daemon, plan, scope)
+            self._daemon, self._engines = daemon, {}
             slots = tuple(
                 replace(slot, env={**slot.env, **daemon.client_env}) for slot in plan.slots
             )
@@ -91,9 +106,50 @@ class Mps:
             yield replace(plan, slots=slots)
 
     async def verify(self, slot: Slot, server: ServerView) -> dict[str, Any]:
-        """Compare what the running server has with its slot.
+        """Compare what the running server has with its slot, and see that it is a client.
 
         Raises:
-            PartitionError: they differ.
+            PartitionError: they differ, or the daemon does not know the server.
         """
-        return await self._verify(slot, server)
+        seen = await self._verify(slot, server)
+        client = await find_client(self._running().control, slot.name, server.pids)
+        identities = map(identify, client["mps_client_pids"])
+        self._engines[slot.name] = [each for each in identities if each is not None]
+        return {**seen, **client}
+
+    async def health(self) -> str | None:
+        """Whether the daemon lives, its server has no fault, and every engine is its client."""
+        daemon = self._running()
+        if daemon.process.returncode is not None:
+            return f"the MPS daemon died (exit code {daemon.process.returncode})"
+        try:
+            return await trouble(daemon.control, self._engines)
+        except PartitionError as error:
+            return error.message
+
+    async def until_usable(self) -> None:
+        """Return when the daemon takes clients again; call it when the earlier ones are gone.
+
+        Raises:
+            PartitionError: it does not within half a minute.
+        """
+        daemon, self._engines = self._running(), {}
+        if daemon.process.returncode is not None:
+            raise PartitionError(f"the MPS daemon died (exit code {daemon.process.returncode})")
+        await until_usable(daemon.control)
+
+    def _running(self) -> MpsDaemon:
+        if self._daemon is None:
+            raise RuntimeError("the shares have not been applied")
+        return self._daemon
+
+
+async def _limit(daemon: MpsDaemon, plan: PartitionPlan, scope: RunScope) -> None:
+    """Have the daemon hold every client to the largest share.
+
+    Each client has its own, tighter limits in its environment; this is for one that loses them.
+    """
+    percentage = await daemon.control.limit_percentage(max(s.compute_fraction for s in plan.slots))
+    caps = [slot.memory_bytes for slot in plan.slots if slot.memory_bytes is not None]
+    memory = await daemon.control.limit_memory(max(caps)) if caps else None
+    scope.events.emit("mps.limited", percentage=percentage, memory_bytes=memory)

@@ -113,3 +113,18 @@ class Partitioner(Protocol):
                 told.
         """
         ...
+
+    async def health(self) -> str | None:
+        """Why the verified shares are not in force any more, None while they are.
+
+        All servers of the deployment have to be stopped then.
+        """
+        return None
+
+    async def until_usable(self) -> None:
+        """Return when servers can be started again on the shares, all earlier ones being gone.
+
+        Raises:
+            PartitionError: they cannot.
+        """
+        return

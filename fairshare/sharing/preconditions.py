@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from fairshare.devices.device import Device
 from fairshare.errors import PartitionError
 from fairshare.sharing.mig_state import ENABLED
-from fairshare.sharing.mps_control import refuse_foreign_daemon
+from fairshare.sharing.mps_foreign import refuse_foreign_daemon
 from fairshare.sharing.nvidia_smi import NvidiaSmi
 from fairshare.sharing.tools import ToolMissingError
 from fairshare.spec.launcher import DeviceKind

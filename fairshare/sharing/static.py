@@ -10,7 +10,7 @@ from fairshare.devices.device import Device
 from fairshare.devices.driver import STATE_VARIABLE, Driver
 from fairshare.processes.scope import RunScope
 from fairshare.sharing.options import SharingOptions
-from fairshare.sharing.plan import PartitionPlan, ServerView, Slot
+from fairshare.sharing.plan import Partitioner, PartitionPlan, ServerView, Slot
 from fairshare.sharing.preconditions import require_whole_gpu
 from fairshare.sharing.verifying import verifier_for
 from fairshare.spec.launcher import DeviceKind
@@ -26,7 +26,7 @@ def device_env(device: Device, driver_env: Mapping[str, str]) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": "0", **state}
 
 
-class StaticSharing:
+class StaticSharing(Partitioner):
     """Base of a partitioner that leaves the device as it is; subclasses add ``plan``."""
 
     def __init__(self, device: Device, driver: Driver, options: SharingOptions) -> None:

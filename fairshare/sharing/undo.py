@@ -3,10 +3,12 @@
 ::
 
     python -m fairshare.sharing.undo mps PIPE_DIR
+    python -m fairshare.sharing.undo mps-clients PIPE_DIR
     python -m fairshare.sharing.undo mig-instances GPU BOOT_ID [ID_TO_KEEP ...]
     python -m fairshare.sharing.undo mig-off GPU BOOT_ID
 
-Each ends well where there is nothing to undo.
+``mps-clients`` has the daemon let go of its clients, so that these can be killed. Each ends well
+where there is nothing to undo.
 """
 
 from __future__ import annotations
@@ -21,13 +23,19 @@ from fairshare.devices.driver import STATE_VARIABLE
 from fairshare.errors import FairshareError
 from fairshare.processes.identity import boot_id
 from fairshare.sharing.mig_state import DISABLED, destroy_instances, switch_mode
-from fairshare.sharing.mps_control import quit_daemon
+from fairshare.sharing.mps_clients import terminate_clients
+from fairshare.sharing.mps_control import MpsControl, quit_daemon
 from fairshare.sharing.nvidia_smi import NvidiaSmi
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run one undo command; return its exit code."""
-    undoings = {"mps": _undo_mps, "mig-instances": _undo_instances, "mig-off": _undo_mode}
+    undoings = {
+        "mps": _undo_mps,
+        "mps-clients": _release_clients,
+        "mig-instances": _undo_instances,
+        "mig-off": _undo_mode,
+    }
     if not arguments or arguments[0] not in undoings:
         print(f"usage: python -m fairshare.sharing.undo {'|'.join(undoings)} ...")
         return 2
@@ -42,6 +50,11 @@ def main(arguments: Sequence[str]) -> int:
 async def _undo_mps(arguments: Sequence[str]) -> None:
     (pipe_dir,) = arguments
     await quit_daemon(Path(pipe_dir), {})
+
+
+async def _release_clients(arguments: Sequence[str]) -> None:
+    (pipe_dir,) = arguments
+    await terminate_clients(MpsControl(Path(pipe_dir), {}))
 
 
 async def _undo_instances(arguments: Sequence[str]) -> None:

@@ -19,8 +19,13 @@ from typing import Any
 PIPE_ENV = "CUDA_MPS_PIPE_DIRECTORY"
 PERCENTAGE_ENV = "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"
 MEMORY_ENV = "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT"
+PARTITION_ENV = "CUDA_MPS_SM_PARTITION"
 _MIB = 1024**2
 _TIMEOUT_S = 5.0
+
+
+class RefusedError(Exception):
+    """The daemon does not take the client; CUDA then fails to initialise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +65,9 @@ def parse_memory(text: str) -> int | None:
 
 
 def format_memory(count: int) -> str:
-    """Bytes as the daemon shows them: ``2G``, else ``1536M``."""
+    """Bytes as the daemon shows them: ``512M``, and from one GiB on whole ones, rounded down."""
     mib = count // _MIB
-    return f"{mib // 1024}G" if mib % 1024 == 0 else f"{mib}M"
+    return f"{mib // 1024}G" if mib >= 1024 else f"{mib}M"
 
 
 def client_limits(env: Mapping[str, str], uuids: Collection[str]) -> Limits:
@@ -81,19 +86,32 @@ def client_limits(env: Mapping[str, str], uuids: Collection[str]) -> Limits:
     return Limits(parse_percentage(env.get(PERCENTAGE_ENV, "")), memory)
 
 
-def join_as_client(pipe_dir: Path, pid: int, wanted: Limits) -> tuple[socket.socket, Limits] | None:
+def join_as_client(
+    pipe_dir: Path, pid: int, wanted: Limits, partition: str | None = None
+) -> tuple[socket.socket, Limits] | None:
     """Register with the daemon behind ``pipe_dir``; None if no daemon answers.
 
     The connection must stay open: the daemon forgets the client when it closes.
+
+    Raises:
+        RefusedError: the daemon does not take this client.
     """
     connection = connect(pipe_dir)
     if connection is None:
         return None
-    request = {"client": pid, "percentage": wanted.thread_percentage, "memory": wanted.memory_bytes}
+    request = {
+        "client": pid,
+        "percentage": wanted.thread_percentage,
+        "memory": wanted.memory_bytes,
+        "partition": partition,
+    }
     reply = exchange(connection, request)
     if reply is None:
         connection.close()
         return None
+    if "refused" in reply:
+        connection.close()
+        raise RefusedError(reply["refused"])
     return connection, Limits(reply["percentage"], reply["memory"])
 
 

@@ -15,7 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fairshare.virtual.mps_protocol import Limits, client_limits, join_as_client
+from fairshare.virtual.mps_protocol import (
+    PARTITION_ENV,
+    Limits,
+    RefusedError,
+    client_limits,
+    join_as_client,
+)
 from fairshare.virtual.physics import PUBLISHED, Constants
 from fairshare.virtual.rules import MpsClient, Partition, Rule, SharingKind, TimeSliced
 from fairshare.virtual.state import STATE_ENV, GpuFacts, gpu_facts, mig_devices, read_state
@@ -149,7 +155,10 @@ def _visible(state: Mapping[str, Any], state_dir: Path, visible: str | None) -> 
 def _with_mps(share: ProcessShare, env: Mapping[str, str]) -> ProcessShare:
     pipe_dir = Path(env.get("CUDA_MPS_PIPE_DIRECTORY") or "/tmp/nvidia-mps")  # noqa: S108  # CUDA's
     wanted = client_limits(env, (share.gpu.uuid, share.device_uuid))
-    joined = join_as_client(pipe_dir, os.getpid(), wanted)
+    try:
+        joined = join_as_client(pipe_dir, os.getpid(), wanted, env.get(PARTITION_ENV))
+    except RefusedError as error:
+        raise NoDeviceError(f"CUDA error: {error}") from None
     if joined is None:
         return share
     connection, limits = joined

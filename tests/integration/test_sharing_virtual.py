@@ -225,11 +225,14 @@ async def test_a_daemon_that_dies_on_the_way_is_reported(driver_env: dict[str, s
     events: list[dict[str, Any]] = []
     async with running(events) as run:
         plan = partitioner.plan(DEVICE, TENANTS)
-        with pytest.raises(PartitionError, match="died on the way"):
-            async with partitioner.apply(plan, run.scope):
-                (ready,) = [event for event in events if event["event"] == "mps.ready"]
-                os.kill(ready["pid"], signal.SIGKILL)
-                await until(lambda: "process.exited" in run.names)
+        async with partitioner.apply(plan, run.scope):
+            assert await partitioner.health() is None
+            (ready,) = [event for event in events if event["event"] == "mps.ready"]
+            os.kill(ready["pid"], signal.SIGKILL)
+            await until(lambda: "process.exited" in run.names)
+            assert await partitioner.health() == "the MPS daemon died (exit code -9)"
+            with pytest.raises(PartitionError, match="the MPS daemon died"):
+                await partitioner.until_usable()
 
 
 async def test_mig_makes_instances_and_restores(tmp_path: Path, driver_env: dict[str, str]) -> None:
