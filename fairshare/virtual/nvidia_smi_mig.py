@@ -1,20 +1,38 @@
-"""``nvidia-smi mig ...`` of the stand-in: list, create and destroy instances."""
+"""``nvidia-smi mig ...`` of the stand-in: list and destroy instances."""
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from fairshare.virtual import nvidia_smi_create as create
 from fairshare.virtual import nvidia_smi_tables as tables
-from fairshare.virtual.nvidia_smi_text import IN_USE, INSUFFICIENT, Exit
-from fairshare.virtual.placement import choose_start, instance_id
+from fairshare.virtual.failing import fails
+from fairshare.virtual.nvidia_smi_text import CODES, IN_USE, NOT_PERMITTED, Exit, selects
 from fairshare.virtual.processes import live_servers
-from fairshare.virtual.state import State, changing_state, failures, read_state
+from fairshare.virtual.state import State, changing_state, read_state
 
-_LISTS = {"-lgip": tables.profiles, "-lgipp": tables.placements}
-_FLAGS = ("-C", "-lgip", "-lgipp", "-lgi", "-lci", "-dgi", "-dci")
+Ids = set[int] | None  # None: all of them
+
+_LISTS: Mapping[str, tuple[str, Callable[[State, Ids], str | None]]] = {
+    "-lgip": ("GPU instance profiles", lambda state, _: tables.profiles(state)),
+    "-lgipp": ("GPU instance placements", lambda state, _: tables.placements(state)),
+    "-lgi": ("GPU instances", tables.gpu_instances),
+    "-lcip": ("compute instance profiles", tables.compute_profiles),
+    "-lci": ("compute instances", tables.compute_instances),
+}
+_WITHOUT_MIG = ("-lgip", "-lgipp")
+_LONG = {
+    "--id": "-i", "--gpu-instance-id": "-gi", "--compute-instance-id": "-ci",
+    "--list-gpu-instance-profiles": "-lgip", "--list-gpu-instances": "-lgi",
+    "--list-gpu-instance-possible-placements": "-lgipp",
+    "--list-compute-instance-profiles": "-lcip", "--list-compute-instances": "-lci",
+    "--create-gpu-instance": "-cgi", "--create-compute-instance": "-cci",
+    "--default-compute-instance": "-C",
+    "--destroy-gpu-instance": "-dgi", "--destroy-compute-instance": "-dci",
+}  # fmt: skip
+_FLAGS = ("-C", *_LISTS, "-dgi", "-dci")
 _VALUED = ("-i", "-gi", "-ci", "-cgi")
 
 
@@ -25,122 +43,70 @@ def run(directory: Path, arguments: list[str]) -> int:
         print("Invalid combination of input arguments. Please run 'nvidia-smi mig -h' for help.")
         return Exit.INVALID
     state = read_state(directory)
-    gpu = state["gpu"]
-    if options.get("-i", "0") not in ("0", gpu["uuid"], gpu["bus_id"]):
+    if not selects(state, options.get("-i")):
         print("No devices were found")
         return Exit.NOT_FOUND
-    if not gpu["mig_profiles"]:
+    if not state["gpu"]["mig_profiles"]:
         print("No MIG-supported devices found.")
         return Exit.NOT_FOUND
-    return _act(directory, state, options)
-
-
-def _act(directory: Path, state: State, options: Mapping[str, str]) -> int:
-    for name, listing in _LISTS.items():
-        if name in options:
-            print(listing(state))
-            return Exit.OK
-    if state["mig_mode"]["current"] != "Enabled":
+    listing = next((name for name in _LISTS if name in options), None)
+    if state["mig_mode"]["current"] != "Enabled" and listing not in _WITHOUT_MIG:
         print("No MIG-enabled devices found.")
         return Exit.NOT_FOUND
-    if "-lgi" in options:
-        return _listed("GPU", tables.gpu_instances(state))
-    if "-lci" in options:
-        return _listed("compute", tables.compute_instances(state))
-    return _change(directory, options)
+    if listing is not None:
+        return _show(state, listing, _ids(options.get("-gi")))
+    with changing_state(directory) as state:
+        return _change(directory, state, options)
 
 
 def _options(arguments: list[str]) -> dict[str, str] | None:
     found: dict[str, str] = {}
     rest = list(arguments)
     while rest:
-        name = rest.pop(0)
+        name, equals, value = rest.pop(0).partition("=")
+        name = _LONG.get(name, name)
         if name in _FLAGS:
             found[name] = ""
-        elif name in _VALUED and rest:
-            found[name] = rest.pop(0)
+        elif name in _VALUED and (equals or rest):
+            found[name] = value if equals else rest.pop(0)
+        elif name == "-cci":  # its value may be left out
+            found[name] = value if equals or not rest or rest[0][0] == "-" else rest.pop(0)
         else:
             return None
     return found if set(found) - {"-i", "-gi", "-ci", "-C"} else None
 
 
-def _listed(kind: str, table: str | None) -> int:
-    if table is None:
-        print(f"No {kind} instances found: Not Found")
+def _show(state: State, listing: str, gis: Ids) -> int:
+    what, table = _LISTS[listing]
+    if fails("list_no_permission", listing):
+        print(f"Failed to display {what}: {NOT_PERMITTED}")
+        return Exit.NO_PERMISSION
+    text = table(state, gis)
+    if text is None:
+        print(f"No {'compute' if listing == '-lci' else 'GPU'} instances found: Not Found")
         return Exit.NOT_FOUND
-    print(table)
+    print(text)
     return Exit.OK
 
 
-def _change(directory: Path, options: Mapping[str, str]) -> int:
-    with changing_state(directory) as state:
-        if "-cgi" in options:
-            return _create(state, options["-cgi"].split(","), compute="-C" in options)
-        used = {report["device_uuid"] for report in live_servers(directory)}
-        if "-dci" in options:
-            return _destroy_compute(state, _ids(options.get("-gi")), _ids(options.get("-ci")), used)
-        return _destroy_gpu(state, _ids(options.get("-gi")))
+def _change(directory: Path, state: State, options: Mapping[str, str]) -> int:
+    gis = _ids(options.get("-gi"))
+    if "-cgi" in options:
+        return create.gpu_instances(state, options["-cgi"].split(","), compute="-C" in options)
+    if "-cci" in options:
+        return create.compute_instances(state, options["-cci"], gis)
+    used = {report["device_uuid"] for report in live_servers(directory)}
+    if "-dci" in options:
+        return _destroy_compute(state, gis, _ids(options.get("-ci")), used)
+    return _destroy_gpu(state, gis)
 
 
-def _ids(text: str | None) -> set[int] | None:
+def _ids(text: str | None) -> Ids:
     """The instances named; None means all."""
     return None if text is None else {int(part) for part in text.split(",") if part.isdigit()}
 
 
-def _create(state: State, wanted: list[str], *, compute: bool) -> int:
-    """Create one instance after the other; what came before a failure stays, as in reality."""
-    for number, text in enumerate(wanted):
-        name, _, place = text.strip().removeprefix("MIG ").partition(":")
-        profile = _profile(state, name)
-        if profile is None or (place and not place.isdigit()):
-            shown = f"Unable to create a GPU instance on GPU  0 using profile {name}"
-            print(f"{shown}: Invalid Argument")
-            print("Failed to create GPU instances: Invalid Argument")
-            return Exit.INVALID
-        start = choose_start(state, profile, int(place) if place else None)
-        if "cgi_insufficient" in failures() and number == len(wanted) - 1:
-            start = None
-        if start is None:
-            shown = f"Unable to create a GPU instance on GPU  0 using profile {name}"
-            print(f"{shown}: {INSUFFICIENT}")
-            print(f"Failed to create GPU instances: {INSUFFICIENT}")
-            return Exit.INSUFFICIENT
-        _create_one(state, profile, start, compute=compute)
-    return Exit.OK
-
-
-def _create_one(state: State, profile: Mapping[str, Any], start: int, *, compute: bool) -> None:
-    gi = instance_id(state, profile, start)
-    instance: dict[str, Any] = {
-        "gi": gi,
-        "profile_id": profile["id"],
-        "start": start,
-        "size": profile["memory_slices"],
-        "cis": [],
-    }
-    state["instances"].append(instance)
-    shown = f"using profile MIG {profile['name']}"
-    print(f"Successfully created GPU instance ID {gi:2} on GPU  0 {shown} (ID {profile['id']:2})")
-    if compute:
-        instance["cis"].append({"ci": 0, "uuid": f"MIG-{uuid.uuid4()}"})
-        ci_profile = tables.COMPUTE_PROFILE[profile["compute_slices"]]
-        print(
-            f"Successfully created compute instance ID  0 on GPU  0 GPU instance ID {gi:2} "
-            f"{shown} (ID {ci_profile:2})"
-        )
-
-
-def _profile(state: State, name: str) -> dict[str, Any] | None:
-    for profile in state["gpu"]["mig_profiles"]:
-        if name in (str(profile["id"]), profile["name"]):
-            found: dict[str, Any] = profile
-            return found
-    return None
-
-
-def _destroy_compute(
-    state: State, gis: set[int] | None, cis: set[int] | None, used: set[str]
-) -> int:
+def _destroy_compute(state: State, gis: Ids, cis: Ids, used: set[str]) -> int:
     found = [
         (instance, ci)
         for instance in state["instances"]
@@ -152,26 +118,30 @@ def _destroy_compute(
         return Exit.NOT_FOUND
     for instance, ci in found:
         where = f"compute instance ID {ci['ci']:2} from GPU  0 GPU instance ID {instance['gi']:2}"
-        if ci["uuid"] in used or "dci_in_use" in failures():
-            print(f"Unable to destroy {where}: {IN_USE}")
-            print(f"Failed to destroy compute instances: {IN_USE}")
-            return Exit.IN_USE
-        instance["cis"].remove(ci)
+        if ci["uuid"] in used or fails("dci_in_use"):
+            return _refused("compute", where, IN_USE)
+        if not fails("dci_lies"):
+            instance["cis"].remove(ci)
         print(f"Successfully destroyed {where}")
     return Exit.OK
 
 
-def _destroy_gpu(state: State, gis: set[int] | None) -> int:
-    found = [i for i in state["instances"] if gis is None or i["gi"] in gis]
+def _destroy_gpu(state: State, gis: Ids) -> int:
+    found: list[dict[str, Any]] = [i for i in state["instances"] if gis is None or i["gi"] in gis]
     if not found:
         print("No GPU instances found: Not Found")
         return Exit.NOT_FOUND
     for instance in found:
         where = f"GPU instance ID {instance['gi']:2} from GPU  0"
-        if instance["cis"]:
-            print(f"Unable to destroy {where}: {IN_USE}")
-            print(f"Failed to destroy GPU instances: {IN_USE}")
-            return Exit.IN_USE
-        state["instances"].remove(instance)
+        if instance["cis"] or fails("dgi_in_use"):
+            return _refused("GPU", where, IN_USE)
+        if not fails("dgi_lies"):
+            state["instances"].remove(instance)
         print(f"Successfully destroyed {where}")
     return Exit.OK
+
+
+def _refused(kind: str, where: str, reason: str) -> int:
+    print(f"Unable to destroy {where}: {reason}")
+    print(f"Failed to destroy {kind} instances: {reason}")
+    return CODES[reason]

@@ -1,71 +1,110 @@
-"""``nvidia-smi --query-gpu=...`` and ``--query-compute-apps=...`` of the stand-in."""
+"""``nvidia-smi --query-gpu=...``, ``--query-compute-apps=...`` and ``-q -x`` of the stand-in."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fairshare.virtual.nvidia_smi_text import Exit
+from fairshare.virtual.nvidia_smi_text import Exit, utilisation_percent
 from fairshare.virtual.processes import live_servers
 from fairshare.virtual.state import State
 
 QUERIES = ("--query-gpu", "--query-compute-apps")
 _MIB = 1024**2
+_UNKNOWN = "[N/A]"
+_UNITS = {
+    "memory.total": "MiB", "memory.used": "MiB", "memory.free": "MiB", "memory.reserved": "MiB",
+    "used_gpu_memory": "MiB", "utilization.gpu": "%", "utilization.memory": "%",
+    "power.draw": "W", "power.limit": "W", "clocks.current.sm": "MHz",
+    "clocks.current.memory": "MHz",
+}  # fmt: skip
+# Names that nvidia-smi takes for others, which it then prints.
+_ALIASES = {
+    "gpu_uuid": "uuid", "gpu_name": "name", "gpu_bus_id": "pci.bus_id",
+    "clocks.sm": "clocks.current.sm", "clocks.mem": "clocks.current.memory",
+}  # fmt: skip
+_APP_ALIASES = {"name": "process_name", "used_memory": "used_gpu_memory"}
+# What a simulated GPU has no figure for.
+_ABSENT = (
+    "serial", "power.draw", "power.limit", "temperature.gpu", "temperature.memory",
+    "clocks.current.sm", "clocks.current.memory", "utilization.memory", "fan.speed",
+    "ecc.mode.current", "ecc.mode.pending",
+)  # fmt: skip
 Row = Mapping[str, str]
 
 
 def run(directory: Path, state: State, options: Mapping[str, str]) -> int:
     """Print what is asked for."""
+    if {"-q", "-x"} <= set(options):
+        from fairshare.virtual import nvidia_smi_xml  # noqa: PLC0415  (seldom needed)
+
+        print(nvidia_smi_xml.document(directory, state))
+        return Exit.OK
     style = options.get("--format", "").split(",")
+    if not {"-q", "-x"}.isdisjoint(options) or not set(QUERIES) & set(options):
+        print("Invalid combination of input arguments. Please run 'nvidia-smi -h' for help.")
+        return Exit.INVALID
     if style[0] != "csv":
         print('"--format=csv" is required for queries.')
         return Exit.INVALID
-    if "--query-gpu" in options:
-        names, rows = options["--query-gpu"].split(","), [_gpu(directory, state)]
-    elif "--query-compute-apps" in options:
-        names = options["--query-compute-apps"].split(",")
+    apps = "--query-gpu" not in options
+    names = [name.strip() for name in options[QUERIES[apps]].split(",")]
+    aliases = _APP_ALIASES if apps else _ALIASES
+    return _print([aliases.get(name, name) for name in names], style, directory, state, apps=apps)
+
+
+def _print(names: list[str], style: list[str], directory: Path, state: State, *, apps: bool) -> int:
+    if apps:
         rows = [_app(state, report) for report in live_servers(directory)]
+        known = rows[0] if rows else _app(state, {"pid": 0, "model": "", "used_bytes": 0})
     else:
-        print("Nothing is asked for.")
-        return Exit.INVALID
-    names = [name.strip() for name in names]
-    known = rows[0] if rows else _app(state, {"pid": 0, "model": "", "used_bytes": 0})
+        known = _gpu(directory, state)
+        rows = [known]
+        if "utilization.gpu" in names:
+            rows[0] = {**known, "utilization.gpu": utilisation_percent(directory, state)}
     for name in names:
         if name not in known:
             print(f'Field "{name}" is not a valid field to query.\n')
             return Exit.INVALID
     if "noheader" not in style:
-        print(", ".join(f"{name} [MiB]" if _is_size(known[name]) else name for name in names))
-    shown: Callable[[str], str] = _without_unit if "nounits" in style else str
+        print(", ".join(f"{name} [{_UNITS[name]}]" if name in _UNITS else name for name in names))
     for row in rows:
-        print(", ".join(shown(row[name]) for name in names))
+        print(", ".join(_with_unit(name, row[name], style) for name in names))
     return Exit.OK
+
+
+def _with_unit(name: str, value: str, style: list[str]) -> str:
+    if value == _UNKNOWN or name not in _UNITS or "nounits" in style:
+        return value
+    return f"{value} {_UNITS[name]}"
 
 
 def _gpu(directory: Path, state: State) -> Row:
     gpu = state["gpu"]
     capable = bool(gpu["mig_profiles"])
     used_mib = sum(report["used_bytes"] for report in live_servers(directory)) // _MIB
-    unknown = "[N/A]"
     return {
+        **dict.fromkeys(_ABSENT, _UNKNOWN),
         "index": "0",
         "count": "1",
         "uuid": gpu["uuid"],
-        "gpu_uuid": gpu["uuid"],
         "name": gpu["name"],
-        "gpu_name": gpu["name"],
         "pci.bus_id": gpu["bus_id"],
-        "gpu_bus_id": gpu["bus_id"],
         "driver_version": gpu["driver_version"],
         "compute_cap": gpu["compute_capability"],
-        "memory.total": f"{gpu['memory_mib']} MiB",
-        "memory.used": f"{used_mib} MiB",
-        "memory.free": f"{gpu['memory_mib'] - used_mib} MiB",
-        "mig.mode.current": state["mig_mode"]["current"] if capable else unknown,
-        "mig.mode.pending": state["mig_mode"]["pending"] if capable else unknown,
+        "memory.total": str(gpu["memory_mib"]),
+        "memory.reserved": "0",
+        "memory.used": str(used_mib),
+        "memory.free": str(gpu["memory_mib"] - used_mib),
+        "utilization.gpu": _UNKNOWN,
+        "mig.mode.current": state["mig_mode"]["current"] if capable else _UNKNOWN,
+        "mig.mode.pending": state["mig_mode"]["pending"] if capable else _UNKNOWN,
         "compute_mode": state["compute_mode"],
         "persistence_mode": state["persistence_mode"],
+        "pstate": "P0",
+        "display_active": "Disabled",
+        "display_mode": "Disabled",
     }
 
 
@@ -73,19 +112,14 @@ def _app(state: State, report: Mapping[str, Any]) -> Row:
     gpu = state["gpu"]
     return {
         "pid": str(report["pid"]),
-        "process_name": f"fairshare.virtual.server --model {report['model']}",
-        "name": f"fairshare.virtual.server --model {report['model']}",
-        "used_memory": f"{report['used_bytes'] // _MIB} MiB",
-        "used_gpu_memory": f"{report['used_bytes'] // _MIB} MiB",
+        "process_name": process_name(report),
+        "used_gpu_memory": str(report["used_bytes"] // _MIB),
         "gpu_uuid": gpu["uuid"],
         "gpu_name": gpu["name"],
         "gpu_bus_id": gpu["bus_id"],
     }
 
 
-def _is_size(value: str) -> bool:
-    return value.endswith(" MiB")
-
-
-def _without_unit(value: str) -> str:
-    return value.removesuffix(" MiB")
+def process_name(report: Mapping[str, Any]) -> str:
+    """What the driver calls a server."""
+    return f"fairshare.virtual.server --model {report['model']}"

@@ -9,9 +9,10 @@ bandwidth. The formulas and where each constant comes from: ``docs/virtual-gpu.m
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from fairshare.virtual.models import VirtualModel
+if TYPE_CHECKING:  # the stand-in tools read the board without any site-packages
+    from fairshare.virtual.models import VirtualModel
 
 
 class Gpu(Protocol):

@@ -39,13 +39,12 @@ def free_count(state: Mapping[str, Any], profile: Profile) -> int:
             taken |= slices
             free += 1
     used = [p["id"] for p in _profiles_in_use(state)].count(profile["id"])
-    return max(0, min(free, profile["instances"] - used, _engines_allow(state, profile)))
+    return max(0, min(free, int(profile["instances"]) - used, _engines_allow(state, profile)))
 
 
 def instance_id(state: Mapping[str, Any], profile: Profile, start: int) -> int:
     """The GPU instance's number: 0 for the largest, then 1-2 by halves, 3-6, 7-13."""
-    size: int = profile["memory_slices"]
-    whole: int = state["gpu"]["mig_memory_slices"]
+    size, whole = int(profile["memory_slices"]), int(state["gpu"]["mig_memory_slices"])
     return whole // size - 1 + start // size
 
 
@@ -56,7 +55,8 @@ def _engines_allow(state: Mapping[str, Any], profile: Profile) -> int:
     for used in _profiles_in_use(state):
         left = [a - b for a, b in zip(left, used["engines"][_MEDIA], strict=True)]
     needed = zip(left, profile["engines"][_MEDIA], strict=True)
-    return min((a // b for a, b in needed if b), default=int(profile["instances"]))
+    allowed: int = min((a // b for a, b in needed if b), default=profile["instances"])
+    return allowed
 
 
 def _preferred(profile: Profile) -> Iterable[int]:

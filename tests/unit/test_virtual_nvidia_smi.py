@@ -12,8 +12,9 @@ import pytest
 
 from fairshare.virtual import nvidia_smi
 from fairshare.virtual.driver import install
+from fairshare.virtual.failing import FAIL_ENV
 from fairshare.virtual.processes import start_ticks
-from fairshare.virtual.state import FAIL_ENV, STATE_ENV, mig_devices, read_state
+from fairshare.virtual.state import STATE_ENV, mig_devices, read_state
 
 Smi = Callable[..., tuple[int, list[str]]]
 # Written for real outputs of several drivers, not for this stand-in.
@@ -120,7 +121,7 @@ def test_creating_two_halves_reads_as_in_nvidias_guide(smi: Smi) -> None:
     ]
     gis = smi("mig", "-lgi")[1]
     cis = smi("mig", "-lci")[1]
-    assert {len(line) for line in gis} == {57}
+    assert {len(line) for line in gis} == {59}
     assert {len(line) for line in cis} == {70}
     assert [m.groups()[1:] for m in map(LGI.match, gis) if m] == [
         ("3g.20gb", "9", "1", "0", "4"),
