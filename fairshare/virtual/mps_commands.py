@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from fairshare.virtual.failing import fails
 from fairshare.virtual.mps_partitions import Partitions
 from fairshare.virtual.mps_protocol import (
     PERCENTAGE_ENV,
@@ -19,7 +20,6 @@ from fairshare.virtual.mps_protocol import (
     parse_memory,
     parse_percentage,
 )
-from fairshare.virtual.state import failures
 
 
 @dataclass(slots=True)
@@ -79,7 +79,7 @@ _OF_SERVER = (
 
 
 def _percentage(name: str, arguments: Sequence[str], settings: Settings) -> str:
-    if name.startswith("set_") and "mps_ignores_percentage" not in failures():
+    if name.startswith("set_") and not fails("mps_ignores_percentage"):
         # A wrong value changes nothing; the error goes to the real one's log alone.
         value = parse_percentage(arguments[0]) if arguments else None
         settings.thread_percentage = value or settings.thread_percentage
@@ -90,7 +90,7 @@ def _memory(name: str, arguments: Sequence[str], settings: Settings) -> str:
     device = arguments[0] if arguments else "0"
     if name.startswith("set_"):
         value = parse_memory(arguments[1]) if len(arguments) == 2 else None
-        if value is not None and "mps_ignores_memory_limit" not in failures():
+        if value is not None and not fails("mps_ignores_memory_limit"):
             settings.memory_limits[device] = value
         return ""
     limit = settings.memory_limits.get(device)

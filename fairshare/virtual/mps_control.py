@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from fairshare.virtual import mps_daemon
+from fairshare.virtual.failing import fails
 from fairshare.virtual.mps_partitions import Partitions
 from fairshare.virtual.mps_protocol import PIPE_ENV, connect, exchange
-from fairshare.virtual.state import STATE_ENV, failures, read_state
+from fairshare.virtual.state import STATE_ENV, read_state
 
 _HELP = """\
 CUDA MPS Control for Linux/Unix.
@@ -90,10 +91,7 @@ def _command_client(pipe_dir: Path) -> int:
 
 def _start(daemon: mps_daemon.Daemon) -> int:
     pipe_dir = daemon.pipe_dir
-    if (
-        len(os.fsencode(pipe_dir / "control")) > _LONGEST_SOCKET_PATH
-        or "mps_no_start" in failures()
-    ):
+    if len(os.fsencode(pipe_dir / "control")) > _LONGEST_SOCKET_PATH or fails("mps_no_start"):
         return 1  # the real one says nothing either
     try:
         pipe_dir.mkdir(exist_ok=True)

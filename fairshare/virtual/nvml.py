@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fairshare.virtual.failing import fails
 from fairshare.virtual.nvml_errors import (
     NVMLError,
     NVMLError_DriverNotLoaded,
@@ -24,7 +25,7 @@ from fairshare.virtual.nvml_errors import (
     NVMLError_Uninitialized,
 )
 from fairshare.virtual.processes import close_client, live_servers, open_client
-from fairshare.virtual.state import MigDevice, State, failures, mig_devices, read_state
+from fairshare.virtual.state import MigDevice, State, mig_devices, read_state
 from fairshare.virtual.telemetry import BusyMeter
 
 _CORES_PER_SM = {"8.0": 64}  # 128 on every other architecture simulated
@@ -119,7 +120,7 @@ class StandInNvml:
         """Open a session; each is to be closed."""
         if not (self._directory / "state.json").exists():
             raise NVMLError_LibraryNotFound
-        if "driver_missing" in failures():
+        if fails("driver_missing", directory=self._directory):
             raise NVMLError_DriverNotLoaded
         with self._lock:
             if self._sessions == 0:

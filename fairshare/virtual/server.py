@@ -20,6 +20,7 @@ from aiohttp import web
 from fairshare.errors import FairshareError
 from fairshare.virtual.board import Board, Entry, own_entry
 from fairshare.virtual.engine import Engine, Limits
+from fairshare.virtual.failing import fails, knob_value
 from fairshare.virtual.http import Frontend
 from fairshare.virtual.memory import MemoryPlan, StartError, plan_memory
 from fairshare.virtual.models import VirtualModel, virtual_model
@@ -27,7 +28,6 @@ from fairshare.virtual.options import parser
 from fairshare.virtual.realtime import RealTimeEngine
 from fairshare.virtual.requests import Served
 from fairshare.virtual.share import NoDeviceError, ProcessShare, find_share
-from fairshare.virtual.state import failures
 
 _CLAIM_TRIES = 3
 
@@ -71,7 +71,7 @@ async def _serve(options: argparse.Namespace, claim: _Claim) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    if "server_never_ready" in failures():
+    if fails("server_never_ready"):
         _log("INFO", "never serving, as FAIRSHARE_VIRTUAL_FAIL says")
         await stop.wait()
         return 0
@@ -114,7 +114,7 @@ async def _serve(options: argparse.Namespace, claim: _Claim) -> int:
 @contextmanager
 def _claimed(options: argparse.Namespace) -> Iterator[_Claim]:
     """Claim memory and a place on the board, and tell in ``servers/<pid>.json``."""
-    if "server_dies_at_start" in failures():
+    if fails("server_dies_at_start"):
         raise StartError("RuntimeError: simulated failure (server_dies_at_start)")
     model = virtual_model(options.model)
     max_model_len = _max_model_len(options, model)
@@ -188,11 +188,8 @@ def _max_model_len(options: argparse.Namespace, model: VirtualModel) -> int:
 
 
 def _dies_after() -> int | None:
-    for knob in failures():
-        name, _, value = knob.partition("=")
-        if name == "server_dies_after" and value.isdigit():
-            return int(value)
-    return None
+    value = knob_value("server_dies_after")
+    return int(value) if value and value.isdigit() else None
 
 
 def _log(level: str, text: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,7 +17,6 @@ from typing import Any
 
 FORMAT_VERSION = 2
 STATE_ENV = "FAIRSHARE_VIRTUAL_GPU"
-FAIL_ENV = "FAIRSHARE_VIRTUAL_FAIL"
 
 State = dict[str, Any]
 
@@ -156,8 +154,3 @@ def mig_devices(state: Mapping[str, Any]) -> list[MigDevice]:
             profile = profiles[instance["profile_id"]]
             found.append(MigDevice(len(found), ci["uuid"], instance["gi"], ci["ci"], profile))
     return found
-
-
-def failures() -> set[str]:
-    """The failure knobs that are switched on (``docs/virtual-gpu.md`` lists them)."""
-    return {knob.strip() for knob in os.environ.get(FAIL_ENV, "").split(",") if knob.strip()}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from fairshare.virtual.failing import FAIL_ENV
 from fairshare.virtual.mps_commands import ServerState, Settings, answer
 from fairshare.virtual.mps_partitions import Partitions
 from fairshare.virtual.mps_protocol import Limits
-from fairshare.virtual.state import FAIL_ENV
 
 GPU = "GPU-74d43ed3-cdf7-e667-3644-bf5b4f46ed65"
 

@@ -15,10 +15,11 @@ from fairshare.devices.nvml import GpuProcess, GpuSample, Nvml, NvmlUnavailableE
 from fairshare.virtual import nvidia_smi, nvml_errors
 from fairshare.virtual.board import Board, own_entry
 from fairshare.virtual.driver import install
+from fairshare.virtual.failing import FAIL_ENV
 from fairshare.virtual.nvml import StandInNvml
 from fairshare.virtual.processes import in_use, open_client, start_ticks
 from fairshare.virtual.rules import SharingKind
-from fairshare.virtual.state import FAIL_ENV, STATE_ENV, mig_devices, read_state
+from fairshare.virtual.state import STATE_ENV, mig_devices, read_state
 
 
 @pytest.fixture
