@@ -10,7 +10,7 @@ from pathlib import Path
 from fairshare.errors import InfeasibleError, SpecError
 from fairshare.runner.settings import Settings
 from fairshare.serving.command import server_command
-from fairshare.serving.placeholders import HEADROOM
+from fairshare.serving.memory import gpu_memory
 from fairshare.serving.precheck import check_slot
 from fairshare.sharing.plan import PartitionPlan, Slot
 from fairshare.spec.launcher import Engine
@@ -33,9 +33,15 @@ def check_servers(settings: Settings, plan: PartitionPlan) -> None:
         return
     for slot in plan.slots:
         model = settings.models[slot.model]
-        check_slot(settings.launcher, slot, model)
+        check_slot(settings.launcher, slot, model, settings.device)
         command = server_command(
-            settings.launcher, slot, model, port=1, run_dir=Path(), python=settings.python
+            settings.launcher,
+            slot,
+            model,
+            device=settings.device,
+            port=1,
+            run_dir=Path(),
+            python=settings.python,
         )
         if settings.launcher.engine is Engine.VIRTUAL:
             _check_simulated_memory(settings, slot)
@@ -60,22 +66,22 @@ def _check_simulated_arguments(argv: Sequence[str]) -> None:
 
 def _check_simulated_memory(settings: Settings, slot: Slot) -> None:
     """The simulated engine's own sizing, asked before it starts."""
-    whole = settings.device.memory_bytes
-    share_bytes = slot.memory_bytes or int(slot.memory_fraction * whole)
+    memory = gpu_memory(slot, settings.device)
     asked = settings.launcher.args.get("max_model_len")
     model = virtual_model(slot.model)
     try:
         plan_memory(
             model,
-            total_bytes=share_bytes,
-            free_bytes=share_bytes,
+            total_bytes=memory.total_bytes,
+            free_bytes=memory.budget_bytes,
             max_model_len=asked if isinstance(asked, int) else model.max_model_len,
-            utilization=HEADROOM,
+            utilization=memory.utilization,
             kv_bytes=None,
         )
     except StartError as error:
         raise InfeasibleError(
-            f"server {slot.name} gets {format_bytes(share_bytes)} of {format_bytes(whole)}, too "
-            f"little for {slot.model}: {str(error).partition('. ')[0]}",
+            f"server {slot.name} gets {format_bytes(memory.budget_bytes)} of "
+            f"{format_bytes(settings.device.memory_bytes)}, too little for {slot.model}: "
+            f"{str(error).partition('. ')[0]}",
             hint="take a smaller --model, fewer tenants, or a larger GPU (fairshare list device)",
         ) from None

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from fairshare.devices.device import Device
 from fairshare.errors import SpecError
 from fairshare.serving.adapters import adapter_arguments
 from fairshare.serving.caches import CompileCache
@@ -70,6 +71,7 @@ def server_command(
     slot: Slot,
     model: ModelFacts,
     *,
+    device: Device,
     port: int,
     run_dir: Path,
     python: str,
@@ -86,7 +88,9 @@ def server_command(
             engine that has none.
     """
     caller = os.environ if caller is None else caller
-    values = values_of(launcher, slot, model, port=port, run_dir=run_dir, python=python)
+    values = values_of(
+        launcher, slot, model, device=device, port=port, run_dir=run_dir, python=python
+    )
     argv = [
         *fill_command(launcher.command, values),
         *_engine_arguments(launcher, values),

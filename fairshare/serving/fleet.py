@@ -146,13 +146,20 @@ async def _plan(
     planned = []
     for index, slot in enumerate(plan.slots):
         model = models[slot.model]
-        check_slot(launcher, slot, model)
+        check_slot(launcher, slot, model, plan.device)
         cache = None
         if launcher.engine is not Engine.VIRTUAL:
             cache = compile_cache(facts, launcher, model, adapters=bool(slot.adapters))
         run_dir = scope.slot_dir(slot.name)
         command = partial(
-            server_command, launcher, slot, model, run_dir=run_dir, python=python, cache=cache
+            server_command,
+            launcher,
+            slot,
+            model,
+            device=plan.device,
+            run_dir=run_dir,
+            python=python,
+            cache=cache,
         )
         port = _port_asked_for(launcher, index)
         command(port=port or 1)  # for its errors

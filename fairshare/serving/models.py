@@ -16,7 +16,7 @@ from fairshare.records import fingerprint
 from fairshare.serving.builtin_models import SHAPES, builtin_model
 
 _HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
-_CACHE_BYTES_PER_VALUE = 2  # bfloat16 and float16, which engines use unless told otherwise
+_BYTES_PER_VALUE = 2  # bfloat16 and float16, which engines use unless told otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,9 @@ class ModelFacts:
 
     ``path`` is its folder, ``served_name`` what clients ask for. ``kv_bytes_per_token`` assumes
     two bytes a value and is None where the attention is not plain (sliding windows, latent
-    caches); ``weight_bytes`` is the size of the weight files; ``fingerprint`` changes with the
-    configuration or the weights.
+    caches); ``weight_bytes`` is the size of the weight files, ``activation_bytes_per_token`` what a
+    layer holds at most of each token of a step; ``fingerprint`` changes with the configuration or
+    the weights.
     """
 
     name: str
@@ -38,6 +39,7 @@ class ModelFacts:
     weight_bytes: int | None
     eos_token_ids: tuple[int, ...]
     fingerprint: str = ""
+    activation_bytes_per_token: int | None = None
 
 
 def resolve_model(name: str, *, allow_download: bool | None = None) -> ModelFacts:
@@ -107,6 +109,7 @@ def _facts(name: str, folder: Path, *, served_name: str) -> ModelFacts:
         weight_bytes=sum(path.stat().st_size for path in weights) or None,
         eos_token_ids=tuple(token for token in eos_ids if isinstance(token, int)),
         fingerprint=fingerprint([config, sizes]),
+        activation_bytes_per_token=_activation_bytes_per_token(language),
     )
 
 
@@ -141,4 +144,15 @@ def _kv_bytes_per_token(config: Mapping[str, Any]) -> int | None:
         return None
     kv_heads = config.get("num_key_value_heads") or heads
     head_dim = config.get("head_dim") or hidden // heads
-    return int(2 * layers * kv_heads * head_dim * _CACHE_BYTES_PER_VALUE)
+    return int(2 * layers * kv_heads * head_dim * _BYTES_PER_VALUE)
+
+
+def _activation_bytes_per_token(config: Mapping[str, Any]) -> int | None:
+    """Both inputs of the gated product, and input, residual, queries and output beside them."""
+    hidden, inner = config.get("hidden_size"), config.get("intermediate_size")
+    expert, chosen = config.get("moe_intermediate_size"), config.get("num_experts_per_tok")
+    if isinstance(expert, int) and isinstance(chosen, int):
+        inner = expert * chosen
+    if not (isinstance(hidden, int) and isinstance(inner, int)):
+        return None
+    return (2 * inner + 4 * hidden) * _BYTES_PER_VALUE

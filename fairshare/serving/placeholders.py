@@ -7,18 +7,26 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from fairshare.devices.device import Device
 from fairshare.errors import SpecError
+from fairshare.serving.memory import cache_bytes, gpu_memory
 from fairshare.serving.models import ModelFacts
 from fairshare.sharing.plan import Slot
 from fairshare.spec.launcher import Launcher
 
 HOST = "127.0.0.1"
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")  # JSON braces hold quotes, so they never match
-HEADROOM = 0.9  # of its share of GPU memory; the rest is CUDA contexts and fragmentation
 
 
 def values_of(
-    launcher: Launcher, slot: Slot, model: ModelFacts, *, port: int, run_dir: Path, python: str
+    launcher: Launcher,
+    slot: Slot,
+    model: ModelFacts,
+    *,
+    device: Device,
+    port: int,
+    run_dir: Path,
+    python: str,
 ) -> dict[str, str | None]:
     """What each placeholder stands for in this slot; None where the slot has no such limit."""
     threads = slot.threads or (len(slot.cpu_set) if slot.cpu_set else None)
@@ -29,10 +37,10 @@ def values_of(
         "host": HOST,
         "port": port,
         "memory_bytes": slot.memory_bytes,
-        "kv_bytes": kv_bytes_of(launcher, slot),
+        "kv_bytes": kv_bytes_of(launcher, slot, model, device),
         "memory_fraction": f"{slot.memory_fraction:.6g}",
         "compute_fraction": f"{slot.compute_fraction:.6g}",
-        "memory_utilization": f"{_memory_utilization(slot):.4f}",
+        "memory_utilization": f"{gpu_memory(slot, device).utilization:.4f}",
         "cores": ",".join(map(str, slot.cpu_set)) if slot.cpu_set else None,
         "threads": threads,
         "slot": slot.name,
@@ -41,11 +49,21 @@ def values_of(
     return {name: None if value is None else str(value) for name, value in values.items()}
 
 
-def kv_bytes_of(launcher: Launcher, slot: Slot) -> int | None:
-    """The KV-cache bytes of a slot: its fraction of the launcher's, if that is given."""
-    if launcher.kv_bytes is None:
-        return None
-    return int(launcher.kv_bytes * slot.memory_fraction)
+def kv_bytes_of(launcher: Launcher, slot: Slot, model: ModelFacts, device: Device) -> int | None:
+    """The KV-cache bytes of a slot: its fraction of the launcher's if given, else what fits.
+
+    None where the engine is to measure what fits.
+    """
+    stated = share_of_kv_bytes(launcher, slot)
+    if stated is not None:
+        return stated
+    fits = cache_bytes(launcher, slot, model, device)
+    return None if fits is None else max(0, fits)
+
+
+def share_of_kv_bytes(launcher: Launcher, slot: Slot) -> int | None:
+    """A slot's fraction of the launcher's ``kv_bytes``, None where the launcher states none."""
+    return None if launcher.kv_bytes is None else int(launcher.kv_bytes * slot.memory_fraction)
 
 
 def fill(text: str, values: Mapping[str, str | None]) -> str | None:
@@ -81,12 +99,3 @@ def uses(launcher: Launcher, name: str) -> bool:
     """Whether the launcher's command, arguments or environment mention a placeholder."""
     texts = [*launcher.command, *launcher.env.values(), *map(str, launcher.args.values())]
     return any(f"{{{name}}}" in text for text in texts)
-
-
-def _memory_utilization(slot: Slot) -> float:
-    """For engines that size themselves as a fraction of the GPU memory that they see.
-
-    Inside a MIG instance they see the instance; under an MPS cap they still see the whole GPU.
-    """
-    sees_its_share_only = slot.env.get("CUDA_VISIBLE_DEVICES", "").startswith("MIG-")
-    return HEADROOM if sees_its_share_only else HEADROOM * slot.memory_fraction

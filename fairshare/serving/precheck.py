@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fairshare.devices.device import Device
 from fairshare.errors import InfeasibleError, SpecError
 from fairshare.processes.ports import is_free
+from fairshare.serving.memory import check_gpu_memory
 from fairshare.serving.models import ModelFacts
-from fairshare.serving.placeholders import kv_bytes_of, uses
+from fairshare.serving.placeholders import share_of_kv_bytes, uses
 from fairshare.sharing.plan import Slot
-from fairshare.spec.launcher import Engine, Launcher
+from fairshare.spec.launcher import DeviceKind, Engine, Launcher
 from fairshare.units import format_bytes, parse_bytes
 
 
-def check_slot(launcher: Launcher, slot: Slot, model: ModelFacts) -> None:
+def check_slot(launcher: Launcher, slot: Slot, model: ModelFacts, device: Device) -> None:
     """Check a slot's server against its model, without the engine.
 
     Raises:
         SpecError: the model is gone, or ``max_model_len`` or ``kv_bytes`` do not fit it.
-        InfeasibleError: only this slot's fraction of the KV cache is too small.
+        InfeasibleError: only this slot's share of the memory is too small.
     """
     if launcher.engine is Engine.VIRTUAL:
         return
@@ -27,13 +29,15 @@ def check_slot(launcher: Launcher, slot: Slot, model: ModelFacts) -> None:
     stated = launcher.args.get("max_model_len")
     length = model.max_model_len if stated is None else _whole(launcher, "max_model_len")
     if length is None or length < 1:
-        return  # "auto", -1 or "8k": the engine has its own way with these
+        length = 1  # "auto", -1 or "8k": the engine has its own way with these
     if length > model.max_model_len:
         raise SpecError(
             f"args.max_model_len is {length}, but model {model.name} has {model.max_model_len}",
             hint=f"lower it to {model.max_model_len} or less",
         )
     _check_kv(launcher, slot, model, length)
+    if launcher.engine is Engine.VLLM and device.kind is DeviceKind.CUDA:
+        check_gpu_memory(launcher, slot, model, device, length)
 
 
 def check_port(port: int) -> None:
@@ -51,7 +55,7 @@ def _check_kv(launcher: Launcher, slot: Slot, model: ModelFacts, length: int) ->
     explicit = launcher.args.get("kv_cache_memory_bytes")
     stated = explicit is not None and "{" not in str(explicit)
     try:
-        given = parse_bytes(str(explicit)) if stated else kv_bytes_of(launcher, slot)
+        given = parse_bytes(str(explicit)) if stated else share_of_kv_bytes(launcher, slot)
     except ValueError:
         return  # a way of writing it that only the engine understands
     if given is None or model.kv_bytes_per_token is None:

@@ -8,7 +8,7 @@ from enum import StrEnum
 from fairshare.devices.device import Device
 from fairshare.errors import InfeasibleError
 from fairshare.records import Mark, Mode, Provenance
-from fairshare.sharing.mps_control import PIPE_VARIABLE
+from fairshare.sharing.mps_control import MEMORY_VARIABLE, PERCENTAGE_VARIABLE, PIPE_VARIABLE
 from fairshare.sharing.plan import PartitionPlan, Slot, TenantDemand
 from fairshare.spec.launcher import DeviceKind
 
@@ -28,11 +28,15 @@ class Binding(StrEnum):
 
 
 def binding_of(slot: Slot) -> Binding:
-    """What a slot's environment does."""
-    if PIPE_VARIABLE in slot.env:
+    """What a slot's environment does, or will do once the shares have been made.
+
+    A slot that only emulates a MIG profile is an MPS client.
+    """
+    if slot.env.keys() & {PIPE_VARIABLE, PERCENTAGE_VARIABLE, MEMORY_VARIABLE}:
         return Binding.MPS
     visible = slot.env.get("CUDA_VISIBLE_DEVICES", "")
-    return Binding.MIG if visible.startswith("MIG-") else Binding.NOTHING
+    on_mig = visible.startswith("MIG-") or slot.mig_profile is not None
+    return Binding.MIG if on_mig else Binding.NOTHING
 
 
 def plan_of(

@@ -67,7 +67,7 @@ class Launcher(Spec):
 
     Placeholders: ``{python} {model} {served_model} {host} {port} {slot} {run_dir}`` (private to the
     server, and deleted), and of the server's share ``{memory_bytes} {memory_fraction}
-    {memory_utilization}`` (nine tenths of the memory that it sees), ``{kv_bytes}
+    {memory_utilization}`` (what it is to use of the memory that it sees), ``{kv_bytes}
     {compute_fraction} {cores} {threads}``. An option whose value is not set in a share is left out.
     """
 
@@ -102,7 +102,8 @@ class Launcher(Spec):
     """Whether the server understands vLLM's extra fields (token ids, usage in each chunk)."""
     trust_remote_code: bool = False
     kv_bytes: Bytes | None = None
-    """KV-cache bytes of a whole device; a server gets its slot's fraction."""
+    """KV-cache bytes of a whole device; a server gets its slot's fraction. Without it, servers with
+    neighbours on a GPU are given what fits beside the model, and others measure it themselves."""
     endpoints: dict[str, Endpoint] = {}
     """For engine external: tenant name (or ``default``) to the server that serves it."""
 

@@ -75,6 +75,7 @@ def _command(settings: Settings, slot: Slot, index: int) -> str:
         settings.launcher,
         slot,
         settings.models[slot.model],
+        device=settings.device,
         port=_EXAMPLE_PORT + index,
         run_dir=_EXAMPLE_DIR / slot.name,
         python=settings.python,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -9,16 +10,19 @@ from typing import Any
 
 import pytest
 
+from fairshare.devices.device import Device
 from fairshare.errors import SpecError
 from fairshare.serving.caches import CompileCache
 from fairshare.serving.command import ServerCommand, server_command
 from fairshare.serving.models import ModelFacts
 from fairshare.serving.placeholders import values_of
+from fairshare.sharing.mps_control import PIPE_VARIABLE
 from fairshare.sharing.plan import Slot
-from fairshare.spec.launcher import Launcher
+from fairshare.spec.launcher import DeviceKind, Launcher
 from fairshare.spec.loading import load_launcher
 
 MODEL = ModelFacts("m", "/models/m", "m", 512, 8192, 4096, None, (1,))
+GPU = Device(DeviceKind.CUDA, "GPU-1", "NVIDIA A100", 40 * 1024**3, index=0, sm_count=108)
 
 
 def _launcher(**changes: Any) -> Launcher:
@@ -27,12 +31,16 @@ def _launcher(**changes: Any) -> Launcher:
 
 
 def _command(
-    launcher: Launcher, caller: dict[str, str] | None = None, **slot: Any
+    launcher: Launcher,
+    caller: dict[str, str] | None = None,
+    model: ModelFacts = MODEL,
+    **slot: Any,
 ) -> ServerCommand:
     return server_command(
         launcher,
         Slot(**({"name": "a", "tenants": ("a",), "model": "m"} | slot)),
-        MODEL,
+        model,
+        device=GPU,
         port=1234,
         run_dir=Path("/private/a"),
         python="/engine/python",
@@ -65,7 +73,9 @@ def test_args_become_flags(args: dict[str, Any], expected: list[str]) -> None:
 def test_the_schema_names_every_placeholder() -> None:
     """The launcher's description, which editors show, lists all placeholders and no others."""
     slot = Slot(name="a", tenants=("a",), model="m")
-    values = values_of(_launcher(), slot, MODEL, port=1, run_dir=Path(), python="python")
+    values = values_of(
+        _launcher(), slot, MODEL, device=GPU, port=1, run_dir=Path(), python="python"
+    )
     assert set(re.findall(r"\{([a-z_]+)\}", Launcher.__doc__ or "")) == set(values)
 
 
@@ -87,13 +97,15 @@ def test_vllm_cpu_gets_its_share() -> None:
 def test_gpu_memory_follows_the_share_that_the_server_sees() -> None:
     """Under an MPS cap a server sees the whole GPU, inside a MIG instance only its own part."""
     launcher, _ = load_launcher("vllm")
-    capped = _pairs(_command(launcher, memory_fraction=0.5))
-    instance = _pairs(
-        _command(launcher, memory_fraction=0.5, env={"CUDA_VISIBLE_DEVICES": "MIG-1"})
-    )
+    sized = dataclasses.replace(MODEL, weight_bytes=2**30, activation_bytes_per_token=2**10)
+    pipe, mig = {PIPE_VARIABLE: "/p"}, {"CUDA_VISIBLE_DEVICES": "MIG-1"}
+    half: dict[str, Any] = {"memory_fraction": 0.5, "memory_bytes": 20 * 2**30}
+    capped = _pairs(_command(launcher, model=sized, env=pipe, **half))
+    instance = _pairs(_command(launcher, model=sized, env=mig, **half))
     assert capped["--gpu-memory-utilization"] == "0.4500"
     assert instance["--gpu-memory-utilization"] == "0.9000"
-    assert "--kv-cache-memory-bytes" not in capped  # no kv_bytes is set: the whole option goes
+    assert int(capped["--kv-cache-memory-bytes"]) > 15 * 2**30
+    assert "--kv-cache-memory-bytes" not in instance  # the engine measures: the whole option goes
 
 
 def test_the_slot_wins_over_the_launcher_and_the_caller() -> None:
