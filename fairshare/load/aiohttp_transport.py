@@ -61,6 +61,9 @@ class AiohttpTransport:
         except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
             raise _explained(error) from error
 
+    async def prepare(self, connections: int) -> None:
+        """Nothing: aiohttp opens connections with requests, so the warm-up does."""
+
     async def close(self) -> None:
         """Close all connections."""
         await self._session.close()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
 from fairshare.load.ahead import RequestQueue
-from fairshare.load.aiohttp_transport import AiohttpTransport
 from fairshare.load.collector import collection_paused
 from fairshare.load.conductor import Conductor
 from fairshare.load.descriptors import allow_many_connections
@@ -20,12 +20,14 @@ from fairshare.load.selfcheck import SelfCheck
 from fairshare.load.senders import ClosedSender, ScheduledSender, Sender
 from fairshare.load.target import Target
 from fairshare.load.transport import Transport
+from fairshare.load.transports import DEFAULT_TRANSPORT, TransportKind, transport_to
 from fairshare.spec.scenario import Tenant, Timing
 from fairshare.spec.workload import ClosedLoop
 from fairshare.workload.requests import PlannedRequest
 
 OPEN_LOOP_AHEAD = 64  # requests kept ready for an open-loop tenant
 MAX_CLOSED_LOOP_AHEAD = 512
+OPEN_LOOP_CONNECTIONS = 16  # opened ahead; more are opened as they are needed
 
 
 @dataclass(slots=True)
@@ -63,6 +65,7 @@ async def drive(
     *,
     stop: asyncio.Event,
     on_window: Callable[[str], None] | None = None,
+    transport: TransportKind = DEFAULT_TRANSPORT,
 ) -> DriveReport:
     """Run one cell's load: all tenants from one barrier, which is t = 0 of the records.
 
@@ -78,7 +81,7 @@ async def drive(
     check = SelfCheck({load.tenant.name: load.concurrency for load in loads})
     flights = Flights(sink, check)
     async with AsyncExitStack() as stack:
-        transports = _transports(loads, stack)
+        transports = _transports(loads, transport, stack)
         senders = [_sender(load, transports[load.target.base_url], flights) for load in loads]
         names = [load.tenant.name for load in loads]
         conductor = Conductor(
@@ -93,6 +96,8 @@ async def drive(
         watch.add_done_callback(lambda task: None if task.cancelled() else conductor.stop())
         stack.callback(watch.cancel)
         stack.push_async_callback(_land_all, flights, senders)
+        for url, connection_count in _connections(loads).items():
+            await transports[url].prepare(connection_count)
         with collection_paused():
             await conductor.run()
     if flights.error is not None:
@@ -105,13 +110,23 @@ async def drive(
     )
 
 
-def _transports(loads: Sequence[TenantLoad], stack: AsyncExitStack) -> dict[str, Transport]:
+def _transports(
+    loads: Sequence[TenantLoad], kind: TransportKind, stack: AsyncExitStack
+) -> dict[str, Transport]:
     """One for each server, closed with the stack."""
     made: dict[str, Transport] = {}
     for url in dict.fromkeys(load.target.base_url for load in loads):
-        transport = made[url] = AiohttpTransport(url)
+        transport = made[url] = transport_to(url, kind)
         stack.push_async_callback(transport.close)
     return made
+
+
+def _connections(loads: Sequence[TenantLoad]) -> Counter[str]:
+    """How many requests each server will have in flight, as far as that is known."""
+    wanted: Counter[str] = Counter()
+    for load in loads:
+        wanted[load.target.base_url] += load.concurrency or OPEN_LOOP_CONNECTIONS
+    return wanted
 
 
 def _sender(load: TenantLoad, transport: Transport, flights: Flights) -> Sender:

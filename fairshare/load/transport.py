@@ -57,6 +57,10 @@ class Transport(Protocol):
         """
         ...
 
+    async def prepare(self, connections: int) -> None:
+        """Get ready for so many requests at once, as far as that can be done ahead."""
+        ...
+
     async def close(self) -> None:
         """Close all connections."""
         ...

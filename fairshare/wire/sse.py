@@ -34,6 +34,8 @@ class SseSplitter:
                 first; the error comes with the next call.
         """
         self._check()
+        if self._is_plain(data):
+            return [data[6:-2]]
         if self._after_cr or b"\r" in data:
             data = self._with_plain_line_ends(data)
         if not self._tail:
@@ -53,6 +55,18 @@ class SseSplitter:
         if rest and not self._too_long:
             self._keep_quietly(rest)
         return events
+
+    def _is_plain(self, data: bytes) -> bool:
+        """Whether it is exactly one whole event of one line, as nearly always."""
+        return (
+            data.find(b"\n") == len(data) - 2
+            and data.startswith(b"data: ")
+            and data.endswith(b"\n")
+            and b"\r" not in data
+            and not self._tail
+            and not self._after_cr
+            and len(data) <= self._max
+        )
 
     def close(self) -> list[bytes]:
         """The last event, where its blank line is missing; a line that was cut is dropped.

@@ -10,6 +10,7 @@ from typing import Any
 
 from fairshare.load.driver import DriveReport, TenantLoad, drive
 from fairshare.load.target import Target
+from fairshare.load.transports import DEFAULT_TRANSPORT, TransportKind
 from fairshare.records import RequestRecord
 from fairshare.spec.lengths import FixedLength
 from fairshare.spec.scenario import Api, Tenant, Timing
@@ -23,6 +24,16 @@ from fairshare.spec.workload import (
 from fairshare.testing.fake_server import FakeServer
 from fairshare.units import NS_PER_S
 from fairshare.workload.requests import PlannedRequest
+
+
+@dataclass
+class Bench:
+    """What carries the requests of all runs; tests go through every transport."""
+
+    transport: TransportKind = DEFAULT_TRANSPORT
+
+
+BENCH = Bench()
 
 
 def tenant(name: str = "a", arrival: Arrival | None = None, **fields: Any) -> Tenant:
@@ -120,6 +131,11 @@ async def run(
         on_record(record)
 
     report = await drive(
-        loads, timing, sink, stop=stop or asyncio.Event(), on_window=windows.append
+        loads,
+        timing,
+        sink,
+        stop=stop or asyncio.Event(),
+        on_window=windows.append,
+        transport=BENCH.transport,
     )
     return Outcome(report, records, windows)

@@ -9,10 +9,11 @@ import random
 import time
 
 import pytest
-from load_bench import closed, requests, run, scheduled, target, tenant
+from load_bench import BENCH, closed, requests, run, scheduled, target, tenant
 
 from fairshare.errors import SpecError
 from fairshare.load.driver import TenantLoad, drive
+from fairshare.load.transports import TransportKind
 from fairshare.records import ErrorKind, Phase, RequestRecord
 from fairshare.spec.scenario import Api, Timing
 from fairshare.testing.behaviour import Behaviour
@@ -20,6 +21,14 @@ from fairshare.testing.fake_server import FakeServer
 from fairshare.units import NS_PER_S
 
 QUICK = Behaviour(ttft_s=0.005, itl_s=0.001)
+
+
+@pytest.fixture(params=list(TransportKind), autouse=True)
+def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> TransportKind:
+    """Each test, over each transport."""
+    monkeypatch.setattr(BENCH, "transport", request.param)
+    kind: TransportKind = request.param
+    return kind
 
 
 async def test_closed_loop_keeps_n_in_flight_and_records_each_once() -> None:

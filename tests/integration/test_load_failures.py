@@ -8,9 +8,9 @@ from typing import Any
 
 import aiohttp
 import pytest
-from load_bench import closed, run
+from load_bench import BENCH, closed, run
 
-from fairshare.load import aiohttp_transport
+from fairshare.load.transports import TransportKind
 from fairshare.records import ErrorKind
 from fairshare.spec.scenario import Api, Timing
 from fairshare.testing.behaviour import Behaviour, Kind
@@ -41,6 +41,14 @@ WHOLE = {
     Kind.NO_USAGE: ErrorKind.NO_USAGE,
     Kind.STALL: ErrorKind.TIMEOUT,
 }
+
+
+@pytest.fixture(params=list(TransportKind), autouse=True)
+def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> TransportKind:
+    """Each test, over each transport."""
+    monkeypatch.setattr(BENCH, "transport", request.param)
+    kind: TransportKind = request.param
+    return kind
 
 
 async def outcomes(kind: Kind, **fields: Any) -> list[tuple[ErrorKind | None, str | None]]:
@@ -177,15 +185,23 @@ async def test_what_is_not_even_http_has_a_kind(answer: bytes, error: ErrorKind)
     assert outcome.records[0].error is error, outcome.records[0].error_text
 
 
-async def test_our_own_limits_are_the_clients_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_our_own_limits_are_the_clients_fault(
+    transport: TransportKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Running out of descriptors or ports is not blamed on the server."""
+    limit = OSError(errno.EMFILE, "Too many open files")
 
     async def refuse(*args: object, **kwargs: object) -> None:
+        if transport is TransportKind.STREAM:
+            raise limit
         key: Any = type("Key", (), {"host": "h", "port": 1, "ssl": False})()
-        raise aiohttp.ClientConnectorError(key, OSError(errno.EMFILE, "Too many open files"))
+        raise aiohttp.ClientConnectorError(key, limit)
 
-    monkeypatch.setattr(aiohttp_transport.aiohttp.TCPConnector, "connect", refuse)
+    if transport is TransportKind.AIOHTTP:
+        monkeypatch.setattr(aiohttp.TCPConnector, "connect", refuse)
     async with FakeServer() as server:
+        if transport is TransportKind.STREAM:
+            monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", refuse)
         outcome = await run([closed(server, 1)], Timing(warmup_s=0, window_s=9, requests=1))
     assert outcome.records[0].error is ErrorKind.CLIENT
     assert "Too many open files" in (outcome.records[0].error_text or "")

@@ -1,0 +1,26 @@
+"""Which transport carries the requests. Both are tested by the same tests of the protocol."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from fairshare.load.aiohttp_transport import AiohttpTransport
+from fairshare.load.stream_transport import StreamTransport
+from fairshare.load.transport import Transport
+
+
+class TransportKind(StrEnum):
+    """How requests travel."""
+
+    STREAM = "stream"  # sockets with a reader of our own: the more exact one (benchmarks/README.md)
+    AIOHTTP = "aiohttp"  # a second opinion, and for proxies and whatever else the other cannot do
+
+
+DEFAULT_TRANSPORT = TransportKind.STREAM
+
+
+def transport_to(base_url: str, kind: TransportKind = DEFAULT_TRANSPORT) -> Transport:
+    """A new transport to one server."""
+    if kind is TransportKind.AIOHTTP:
+        return AiohttpTransport(base_url)
+    return StreamTransport(base_url)
