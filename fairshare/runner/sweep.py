@@ -7,7 +7,7 @@ import secrets
 import shutil
 import signal
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from fairshare.runner.plan import Deployment, PlannedCell, RunPlan, partitioner_
 from fairshare.runner.settings import Settings
 from fairshare.serving.fleet import Fleet, fleet
 from fairshare.sharing.plan import Partitioner, PartitionPlan, Slot
+from fairshare.sharing.probing import probe_shares
 
 T = TypeVar("T")
 STARTS_PER_DEPLOYMENT = 2  # once, and once more for the cells that a crashed server left over
@@ -150,6 +151,7 @@ class Sweep:
     ) -> None:
         """Start the servers and run cells, taken off ``left``, until one of the servers dies."""
         log_dir = self.store.dir / SERVERS / f"{deployment.id}-{len(self.outcome.starts) + 1}"
+        probes = await probe_shares(deployment.plan, self.settings.driver)
         async with AsyncExitStack() as stack:
             starting = fleet(
                 deployment.plan,
@@ -163,13 +165,7 @@ class Sweep:
             if running is None:
                 return
             self._note_starts(deployment, running)
-            shares = [
-                {
-                    **_planned(slot),
-                    **await partitioner.verify(slot, running.servers[slot.name].view()),
-                }
-                for slot in deployment.plan.slots
-            ]
+            shares = await _shares(deployment.plan, partitioner, running, probes)
             context = CellContext(
                 settings=self.settings,
                 plan=deployment.plan,
@@ -256,6 +252,20 @@ class Sweep:
                 }
             )
         self.store.save_matrix({**self.store.matrix, "starts": self.outcome.starts})
+
+
+async def _shares(
+    plan: PartitionPlan,
+    partitioner: Partitioner,
+    running: Fleet,
+    probes: Mapping[str, Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """What each server was meant to get, and what is seen from inside."""
+    shares = []
+    for slot in plan.slots:
+        view = running.servers[slot.name].view(probes.get(slot.name))
+        shares.append({**_planned(slot), **await partitioner.verify(slot, view)})
+    return shares
 
 
 def _planned(slot: Slot) -> dict[str, Any]:
