@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -202,13 +202,7 @@ def _written(root: Any, detail: ErrorDetails) -> list[str | int]:
     """The location as the user wrote it, without the union tags that pydantic mixes in."""
     if not isinstance(root, yaml.Node):
         return list(_way(detail))
-    node: yaml.Node | None = root
-    steps: list[str | int] = []
-    for step in _way(detail):
-        found = _child(node, step)
-        if found is not None:
-            steps.append(step)
-            node = found[1]
+    steps = [step for step, _, _ in _walk(root, _way(detail))]
     if detail["type"] == "missing":
         steps.append(detail["loc"][-1])
     return steps
@@ -222,15 +216,31 @@ def _locate(path: Path | None, root: Any, detail: ErrorDetails) -> Location | No
 
 
 def _place(path: Path, root: Any, steps: Sequence[str | int], *, of_key: bool = False) -> Location:
-    node: yaml.Node | None = root if isinstance(root, yaml.Node) else None
-    mark = node.start_mark if node is not None else None
-    for number, step in enumerate(steps, start=1):
-        found = _child(node, step)
-        if found is None:
-            continue  # a union tag, or the missing key itself
-        key, node = found
-        mark = (key if of_key and number == len(steps) and key is not None else node).start_mark
-    return Location(path, mark.line + 1, mark.column + 1) if mark else Location(path)
+    if not isinstance(root, yaml.Node):
+        return Location(path)
+    mark, last = root.start_mark, steps[-1] if steps else None
+    for step, key, node in _walk(root, steps):
+        mark = (key if of_key and step == last and key is not None else node).start_mark
+    return Location(path, mark.line + 1, mark.column + 1)
+
+
+def _walk(
+    root: yaml.Node, steps: Sequence[str | int]
+) -> Iterator[tuple[str | int, yaml.Node | None, yaml.Node]]:
+    """The steps that stand in the document, with key and value: no union tag, nothing missing.
+
+    A tag comes first at its mapping, which may have a key of the same name too.
+    """
+    node, tagged = root, False
+    for step in steps:
+        kind = _child(node, "kind")
+        if not tagged and kind is not None and getattr(kind[1], "value", None) == step:
+            tagged = True
+            continue
+        if (found := _child(node, step)) is not None:
+            key, node = found
+            tagged = False
+            yield step, key, node
 
 
 def _child(node: yaml.Node | None, step: str | int) -> tuple[yaml.Node | None, yaml.Node] | None:
@@ -255,13 +265,18 @@ def _complaint(detail: ErrorDetails, spec: type[Spec], root: Any) -> tuple[str, 
     if kind == "missing":
         return f"{name!r} is missing", None
     if kind in ("union_tag_invalid", "union_tag_not_found"):
-        tags = ", ".join(_known_kinds(spec, detail["loc"]))
-        return f"{name!r} needs a known kind", f"known kinds: {tags}"
+        tags = _known_kinds(spec, detail["loc"])
+        written = str(context.get("tag", ""))
+        close = difflib.get_close_matches(written, tags, n=1, cutoff=0.5)
+        hint = (f"did you mean {close[0]}? " if close else "") + f"known kinds: {', '.join(tags)}"
+        return f"{name!r} needs a known kind" + (f", not {written!r}" if written else ""), hint
     if kind in ("value_error", "assertion_error"):
         reason = str(context.get("error", detail["msg"]))
         return (f"{name}: {reason}" if name else reason), None
     shown = repr(detail.get("input"))
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        return f"{name!r} is {shown}: it must be a mapping, such as {{key: value}}", None
     return f"{name!r} is {shown}: {_lower_first(detail['msg'])}", None
 
 
@@ -271,22 +286,24 @@ def _lower_first(text: str) -> str:
 
 def _known_keys(spec: type[Spec], location: Sequence[str | int]) -> list[str]:
     """The keys allowed beside an unknown one, found through the JSON Schema of the spec."""
-    return list(_schema_at(spec, location[:-1]).get("properties", {}))
+    options = _options_at(spec, location[:-1])
+    return [key for option in options for key in option.get("properties", {})]
 
 
 def _known_kinds(spec: type[Spec], location: Sequence[str | int]) -> list[str]:
     """The values of ``kind`` that may stand at a place."""
-    node = _schema_at(spec, location)
-    options = [node, *node.get("anyOf", ())]
+    options = _options_at(spec, location)
     return [kind for o in options for kind in o.get("discriminator", {}).get("mapping", {})]
 
 
-def _schema_at(spec: type[Spec], location: Iterable[str | int]) -> dict[str, Any]:
+def _options_at(spec: type[Spec], location: Iterable[str | int]) -> list[dict[str, Any]]:
+    """The schemas of what may stand at a place; more than one where it may be left out."""
     schema = spec.model_json_schema()
     node: dict[str, Any] = schema
     for step in location:
         node = _descend(_resolve(node, schema), step, schema)
-    return _resolve(node, schema)
+    node = _resolve(node, schema)
+    return [node, *(_resolve(option, schema) for option in node.get("anyOf", ()))]
 
 
 def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from fairshare.spec.base import PositiveSeconds, Seconds, Spec
+from fairshare.spec.base import MisplacedError, PositiveSeconds, Seconds, Spec
 from fairshare.spec.lengths import Length
 from fairshare.spec.trace import Trace
 
@@ -170,11 +170,12 @@ class PhasedArrivals(Spec):
 
     @model_validator(mode="after")
     def _ends_known(self) -> Self:
-        endless = [number for number, p in enumerate(self.phases, 1) if p.for_s is None]
-        if endless and endless[0] < len(self.phases):
-            raise ValueError(f"phase {endless[0]} needs for_s: only the last may do without")
+        for index, phase in enumerate(self.phases[:-1]):
+            if phase.for_s is None:
+                message = "only the last phase may do without for_s: how long is this one?"
+                raise MisplacedError(message, "phases", index)
         if all(phase.arrival is None for phase in self.phases):
-            raise ValueError("no phase has an arrival: nothing would be sent")
+            raise MisplacedError("no phase has an arrival: nothing would be sent", "phases")
         return self
 
 
