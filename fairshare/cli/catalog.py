@@ -16,7 +16,8 @@ from fairshare.spec.loading import SPECS, kind_of, load
 @click.argument("kind", required=False, type=click.Choice([*assets.KINDS, "device", "model"]))
 def list_command(kind: str | None) -> None:
     """List what can be named on the command line; with KIND, only that."""
-    from fairshare.devices.constants import gpu_names
+    from fairshare.devices.constants import gpu_names, gpu_spec
+    from fairshare.units import format_bytes
     from fairshare.virtual.models import model_names
 
     for name in assets.KINDS if kind is None else [kind] if kind in assets.KINDS else []:
@@ -29,7 +30,11 @@ def list_command(kind: str | None) -> None:
             click.echo(f"  {entry:<16} {text}")
     if kind in (None, "device"):
         click.secho("devices:", bold=True)
-        click.echo("  cuda, cpu, " + ", ".join(f"virtual:{gpu}" for gpu in gpu_names()))
+        click.echo("  cuda, cpu")
+        for spec in map(gpu_spec, gpu_names()):
+            mig = "MIG" if spec.mig_capable else "no MIG"
+            memory = format_bytes(spec.memory_bytes)
+            click.echo(f"  virtual:{spec.name:<14} {spec.product}, {memory}, {mig}; simulated")
     if kind in (None, "model"):
         click.secho("models made here, without a download:", bold=True)
         click.echo("  tiny, small (cuda and cpu); " + ", ".join(model_names()) + " (virtual)")

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree as Xml
 
 import pytest
 
@@ -45,7 +46,7 @@ def smi(gpu: Path, capsys: pytest.CaptureFixture[str]) -> Smi:
     return run
 
 
-def occupy(gpu: Path, device_uuid: str) -> None:
+def occupy(gpu: Path, device_uuid: str) -> dict[str, object]:
     """Make the driver believe that a live server (this process) uses a device."""
     report = {
         "pid": os.getpid(),
@@ -55,6 +56,7 @@ def occupy(gpu: Path, device_uuid: str) -> None:
         "device_uuid": device_uuid,
     }
     (gpu / "servers" / "1.json").write_text(json.dumps(report))
+    return report
 
 
 def test_snapshot_query_has_nvidias_form(gpu: Path, smi: Smi) -> None:
@@ -218,30 +220,12 @@ def test_a_mode_change_on_a_used_gpu_is_only_pending(gpu: Path, smi: Smi) -> Non
     assert smi(*mode)[1] == ["Enabled, Enabled"]
 
 
-@pytest.mark.parametrize(
-    ("knob", "command", "status", "text"),
-    [
-        ("mig_pending", "-mig 1", 0, "pending enable state"),
-        ("mig_no_permission", "-mig 1", 4, "Insufficient Permissions"),
-        ("driver_missing", "-L", 9, "couldn't communicate with the NVIDIA driver"),
-    ],
-)
-def test_knobs_make_it_fail(smi: Smi, knob: str, command: str, status: int, text: str) -> None:
-    """Each documented knob gives NVIDIA's message and exit status."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv(FAIL_ENV, knob)
-        code, lines = smi(*command.split())
-    assert code == status
-    assert text in "\n".join(lines)
-
-
-def test_instance_knobs_fail_half_way(smi: Smi, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last instance of a list is refused, or none can be destroyed."""
-    smi("-mig", "1")
-    monkeypatch.setenv(FAIL_ENV, "cgi_insufficient,dci_in_use")
-    assert smi("mig", "-cgi", "9,9", "-C")[0] == 23
-    assert len([line for line in smi("mig", "-lgi")[1] if LGI.match(line)]) == 1
-    assert smi("mig", "-dci")[0] == 19
+def test_without_a_driver_every_command_fails(smi: Smi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With NVIDIA's words and status 9."""
+    monkeypatch.setenv(FAIL_ENV, "driver_missing")
+    status, lines = smi("mig", "-lgip")
+    assert status == 9
+    assert "couldn't communicate with the NVIDIA driver" in lines[0]
 
 
 def test_a_gpu_without_mig_says_so(
@@ -272,3 +256,111 @@ def test_compute_mode_can_be_set_but_not_under_mig(smi: Smi) -> None:
         "Setting compute mode to EXCLUSIVE_PROCESS is not supported on a MIG-enabled device."
     )
     assert smi(*query)[1] == ["Default"]
+
+
+def test_switching_the_mode_resets_an_ampere_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On an A100 the change resets the GPU and its compute mode with it, on an H200 not."""
+    monkeypatch.setenv(STATE_ENV, str(tmp_path))
+    for name, left in (("a100-40", "Default"), ("h200", "Prohibited")):
+        install(tmp_path, name)
+        assert nvidia_smi.main(["-c", "PROHIBITED"]) == 0
+        assert nvidia_smi.main(["-mig", "1"]) == 0
+        assert read_state(tmp_path)["mig_mode"]["current"] == "Enabled"
+        assert read_state(tmp_path)["compute_mode"] == left
+
+
+def test_time_slices_can_be_listed_and_set(smi: Smi) -> None:
+    """By number or name, with NVIDIA's words; not on a GPU in MIG mode."""
+    assert smi("compute-policy", "--set-timeslice", "3", "-i", "0") == (
+        0,
+        ["Successfully set timeslice policy with value LONG for GPU 0"],
+    )
+    assert smi("compute-policy", "--list")[1] == [
+        "+-------------------------------------+",
+        "| GPU compute policies:               |",
+        "| GPU     Name           Value        |",
+        "|=====================================|",
+        "|   0     timeslice      LONG         |",
+        "+-------------------------------------+",
+    ]
+    assert smi("compute-policy", "--set-timeslice=default")[0] == 0
+    assert "DEFAULT" in smi("compute-policy", "-l")[1][4]
+    assert smi("compute-policy", "--set-timeslice", "9")[0] == 2
+    assert smi("compute-policy", "-l", "--set-timeslice", "1")[0] == 2
+    smi("-mig", "1")
+    assert smi("compute-policy", "--set-timeslice", "1")[0] == 3
+
+
+def test_persistence_mode_can_be_set(smi: Smi) -> None:
+    """And says so when it is so already."""
+    query = ["--query-gpu=persistence_mode", "--format=csv,noheader"]
+    assert smi("-pm", "0")[1][0] == "Disabled persistence mode for GPU 00000000:07:00.0."
+    assert smi(*query)[1] == ["Disabled"]
+    assert "already Disabled" in smi("-pm", "0")[1][0]
+
+
+def test_media_engines_run_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who takes all of them leaves room for instances without any, and for no other."""
+    monkeypatch.setenv(STATE_ENV, str(tmp_path))
+    install(tmp_path, "rtx-pro-6000")
+    for command, status in (
+        ("-mig 1", 0),
+        ("mig -cgi 1g.24gb+me.all", 0),
+        ("mig -cgi 1g.24gb", 23),
+        ("mig -cgi 1g.24gb-me", 0),
+        ("mig -cgi 2g.48gb-me", 0),
+        ("mig -cgi 1g.24gb-me", 23),
+    ):
+        assert nvidia_smi.main(command.split()) == status, command
+    assert "GPU instance ID  6" in capsys.readouterr().out
+
+
+def test_the_plain_table_shows_devices_and_processes(gpu: Path, smi: Smi) -> None:
+    """In the layout of drivers since R550: MIG devices, and whether a process uses MPS."""
+    report = occupy(gpu, read_state(gpu)["gpu"]["uuid"])
+    (gpu / "servers" / "1.json").write_text(json.dumps({**report, "sharing": "mps"}))
+    lines = smi()[1]
+    assert lines[8] == (
+        "|   0  NVIDIA A100-SXM4-40GB          On  |   00000000:07:00.0 Off |"
+        "                    0 |"
+    )
+    assert lines[9].startswith(
+        "| N/A   N/A    P0            N/A  /  N/A  |    3072MiB /  40960MiB |"
+    )
+    assert lines[-2] == (
+        f"|    0   N/A  N/A{os.getpid():>16}    M+C   fairshare.virtual.server --model m   "
+        "  3072MiB |"
+    )
+    assert {len(line) for line in lines[1:] if line} == {91}
+    (gpu / "servers" / "1.json").unlink()
+    smi("-mig", "1")
+    assert "|  No MIG devices found                      " in "\n".join(smi()[1])
+    smi("mig", "-cgi", "5", "-C")
+    occupy(gpu, mig_devices(read_state(gpu))[0].uuid)
+    lines = smi()[1]
+    assert "| GPU  GI  CI  MIG |              Shared Memory-Usage |" in "\n".join(lines)
+    assert (
+        "|  0    1   0   0  |            3072MiB / 19968MiB    | 56      0 |"
+        "  4   0    2    0    0 |"
+    ) in lines
+    assert "|                  |               0MiB / 32767MiB    |" in "\n".join(lines)
+    assert lines[-2].startswith(f"|    0    1    0{os.getpid():>17}      C   fairshare.virtual")
+    assert {len(line) for line in lines[1:] if line} == {91}
+
+
+def test_the_xml_maps_devices_to_instances(gpu: Path, smi: Smi) -> None:
+    """``-q -x`` tells which instance each MIG device is, which ``-L`` does not."""
+    smi("-mig", "1")
+    smi("mig", "-cgi", "9,14", "-C")
+    root = Xml.fromstring("\n".join(smi("-q", "-x")[1]))  # noqa: S314 - ours
+    found = [
+        tuple(int(node.findtext(name) or -1) for name in
+              ("index", "gpu_instance_id", "compute_instance_id"))
+        for node in root.iter("mig_device")
+    ]  # fmt: skip
+    assert found == [(d.index, d.gi, d.ci) for d in mig_devices(read_state(gpu))]
+    assert root.findtext("gpu/mig_mode/current_mig") == "Enabled"
