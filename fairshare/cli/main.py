@@ -24,6 +24,7 @@ COMMANDS = {
     "list": ("catalog", "List scenarios, launchers, matrices, devices, models."),
     "validate": ("catalog", "Check YAML files without running anything."),
     "schema": ("catalog", "Print or write the JSON Schemas of the YAML files, for editors."),
+    "doctor": ("doctor", "Check whether this machine is ready, and say what to do where not."),
     "clean": ("maintain", "Undo what a killed run left behind."),
     "serve-virtual": ("maintain", "Run one server of the simulated GPU by hand."),
 }

@@ -14,16 +14,15 @@ DEFAULT_VIRTUAL = "a100-40"
 KNOWN = "cuda[:INDEX], cpu, virtual[:GPU]"
 
 
-def detect(
-    spec: str | None, *, gpu: str | None = None, allow_foreign: bool = False
-) -> tuple[Device, str]:
+def detect(spec: str | None, *, gpu: str | None = None) -> tuple[Device, str]:
     """The device that ``spec`` names and a sentence that says which and why.
+
+    Whether others compute on a GPU that was asked for is for the doctor to say.
 
     Args:
         spec: ``cuda[:INDEX]``, ``cpu``, ``virtual[:GPU]``; None: a GPU if there is a free one,
             else the simulated one.
         gpu: index or UUID of a GPU; implies ``cuda``.
-        allow_foreign: take a GPU although others compute on it.
 
     Raises:
         SpecError: no such kind of device, or no such simulated GPU.
@@ -35,7 +34,7 @@ def detect(
     if gpu is not None and kind != DeviceKind.CUDA:
         raise SpecError(f"--gpu chooses a real GPU, but the device is {spec}")
     if kind == DeviceKind.CUDA:
-        found = _cuda(gpu or detail or None, allow_foreign=allow_foreign)
+        found = _cuda(gpu or detail or None)
         return found, f"using {_describe(found)}, as asked"
     if kind == DeviceKind.CPU and not detail:
         found = cpu_device()
@@ -80,7 +79,7 @@ def _best() -> tuple[Device, str]:
     return found, f"using {_describe(found)}, because {reason}"
 
 
-def _cuda(which: str | None, *, allow_foreign: bool) -> Device:
+def _cuda(which: str | None) -> Device:
     hint = "use --device virtual (simulated) or --device cpu"
     try:
         gpus = Nvml().list_gpus()
@@ -94,15 +93,8 @@ def _cuda(which: str | None, *, allow_foreign: bool) -> Device:
         if which and which.isdigit():
             raise PreflightError(f"there is no GPU {which}", hint=f"this machine has {known}")
         raise SpecError(f"there is no GPU {which!r}", hint=f"this machine has {known}")
-    free = [g for g in chosen if allow_foreign or not g.processes]
-    if not free:
-        busy = chosen[0]
-        pids = ", ".join(str(p.pid) for p in busy.processes)
-        raise PreflightError(
-            f"other processes compute on GPU {busy.index}: pid {pids}",
-            hint="stop them, or choose another GPU with --gpu",
-        )
-    return _device(free[0])
+    free = [g for g in chosen if not g.processes]
+    return _device((free or chosen)[0])
 
 
 def _device(gpu: Gpu) -> Device:

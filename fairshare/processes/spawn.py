@@ -19,7 +19,7 @@ from fairshare.processes.identity import ProcessIdentity, identify, identity_of,
 from fairshare.processes.labelled import SLOT_LABEL, labelled
 from fairshare.processes.linux import signal_on_parent_death
 from fairshare.processes.scope import RunScope
-from fairshare.processes.segments import Segment, held_by, remove_unheld
+from fairshare.processes.segments import Segment, existing, held_by, remove_unheld
 from fairshare.processes.table import snapshot, with_descendants
 
 _GROUP_GRACE_S = 2.0
@@ -137,6 +137,10 @@ class ManagedProcess:
         new = held_by(self.tree()) - before - self._segments
         self._segments |= new
         self._scope.journal.add_segments(new)
+
+    def segments_left(self) -> list[str]:
+        """Names of the shared memory that it has made and that is still there."""
+        return sorted(segment.name for segment in self._segments & existing())
 
     async def stop(self, grace_s: float) -> None:
         """End the process and all that came from it; return when nothing of it is left.

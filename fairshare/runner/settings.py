@@ -10,7 +10,10 @@ from typing import Any
 from fairshare.devices import inventory
 from fairshare.devices.device import Device
 from fairshare.devices.driver import Driver
-from fairshare.errors import PreflightError, SpecError
+from fairshare.doctor.examine import examine
+from fairshare.doctor.finding import failures
+from fairshare.doctor.intent import Intent
+from fairshare.errors import SpecError
 from fairshare.records import Mode, fingerprint
 from fairshare.serving import arguments, interpreter
 from fairshare.serving.external import endpoint_key, endpoints_of
@@ -53,7 +56,11 @@ class Flags:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """A run, settled. ``models`` is keyed by the names that tenants use."""
+    """A run, settled.
+
+    ``models`` is keyed by the names that tenants use; ``allow_foreign``: others may compute on the
+    device.
+    """
 
     matrix: Matrix
     scenarios: tuple[tuple[Scenario, Path], ...]
@@ -67,6 +74,7 @@ class Settings:
     default_model: str
     models: Mapping[str, ModelFacts]
     sharing: SharingOptions
+    allow_foreign: bool
 
     def seed_of(self, scenario: Scenario) -> int:
         """The seed of all that is random in a scenario: the run's, else the scenario's own."""
@@ -120,6 +128,7 @@ def settle(
         default_model=default_model,
         models=models,
         sharing=SharingOptions(allow_gpu_changes=flags.allow_gpu_changes),
+        allow_foreign=flags.allow_foreign,
     )
 
 
@@ -166,16 +175,26 @@ def _device_and_launcher(
     asked = flags.device or matrix.device
     if asked is None and launcher is not None and DeviceKind.CUDA not in launcher.devices:
         asked = launcher.devices[0].value if launcher.devices else None
-    device, reason = inventory.detect(asked, gpu=flags.gpu, allow_foreign=flags.allow_foreign)
+    # Whether others compute there is asked later, when what dead runs left has been removed.
+    device, reason = inventory.detect(asked, gpu=flags.gpu)
     if asked is None and device.kind is DeviceKind.CUDA:
         device, reason = _usable_cuda(device, reason, matrix, flags, launcher)
-    launcher = launcher or load_launcher(DEFAULT_LAUNCHER[device.kind])[0]
-    if launcher.devices and device.kind not in launcher.devices:
+    return device, reason, launcher_for(device.kind, launcher, flags)
+
+
+def launcher_for(kind: DeviceKind, launcher: Launcher | None, flags: Flags) -> Launcher:
+    """The launcher that was named, else the usual one of a kind of device, as the flags adjust it.
+
+    Raises:
+        SpecError: the launcher does not run on such a device, or a flag does not fit it.
+    """
+    launcher = launcher or load_launcher(DEFAULT_LAUNCHER[kind])[0]
+    if launcher.devices and kind not in launcher.devices:
         raise SpecError(
-            f"launcher {launcher.name} does not run on {device.kind.value}",
-            hint="it runs on " + ", ".join(kind.value for kind in launcher.devices),
+            f"launcher {launcher.name} does not run on {kind.value}",
+            hint="it runs on " + ", ".join(each.value for each in launcher.devices),
         )
-    return device, reason, _adjusted(launcher, flags)
+    return _adjusted(launcher, flags)
 
 
 def _refuse_in_vain(flags: Flags) -> None:
@@ -202,12 +221,19 @@ def _usable_cuda(
     if not (flags.model or matrix.model):
         missing = "no --model is given"
     else:
-        try:
-            interpreter.engine_python(_adjusted(candidate, flags))
-        except PreflightError as error:
-            missing = error.message
-        else:
+        intent = Intent(
+            kind=device.kind,
+            modes=frozenset(matrix.modes),
+            launcher=_adjusted(candidate, flags),
+            folder=Path("results"),
+            device=device,
+            sharing=SharingOptions(allow_gpu_changes=flags.allow_gpu_changes),
+            allow_foreign=flags.allow_foreign,
+        )
+        against = failures(examine(intent))
+        if not against:
             return device, reason
+        missing = f"{against[0].name}: {against[0].says}"
     virtual, _ = inventory.detect("virtual")
     return virtual, f"{device.name} is there, but {missing}; simulating instead"
 

@@ -26,6 +26,7 @@ from fairshare.results.writer import CellWriter
 from fairshare.runner.cell import CellContext, blank_result, run_cell
 from fairshare.runner.plan import Deployment, PlannedCell, RunPlan, partitioner_of, plain
 from fairshare.runner.settings import Settings
+from fairshare.serving.aftermath import memory_returned
 from fairshare.serving.fleet import Fleet, fleet
 from fairshare.sharing.plan import Partitioner, PartitionPlan, Slot
 from fairshare.sharing.probing import probe_shares
@@ -153,6 +154,8 @@ class Sweep:
         log_dir = self.store.dir / SERVERS / f"{deployment.id}-{len(self.outcome.starts) + 1}"
         probes = await probe_shares(deployment.plan, self.settings.driver)
         async with AsyncExitStack() as stack:
+            device, driver = self.settings.device, self.settings.driver
+            await stack.enter_async_context(memory_returned(device, driver, self.events))
             starting = fleet(
                 deployment.plan,
                 self.settings.launcher,

@@ -109,7 +109,7 @@ async def fleet(  # noqa: PLR0917  (one argument for each thing a deployment con
     """The servers of a plan, all ready. ``models`` is by ``slot.model``.
 
     Each writes ``<log_dir>/<slot>.log``; ``<slot>.cmd`` holds its command without secrets. On exit
-    all are stopped, and that their processes, ports and files are gone is verified.
+    all are stopped, and that their processes, ports, files and shared memory are gone is verified.
 
     Raises:
         SpecError, InfeasibleError, PreflightError: a server cannot be started as asked.
@@ -242,6 +242,8 @@ def _left_of(one: _Started) -> list[str]:
     left = []
     if one.server.process is not None:
         left += [f"process {pid} still runs" for pid in one.server.pids()]
+        segments = one.server.process.segments_left()
+        left += [f"shared memory {name} is still there" for name in segments]
         if not is_free(one.port):
             left.append(f"port {one.port} is still taken")
     shutil.rmtree(one.run_dir, ignore_errors=True)

@@ -68,13 +68,12 @@ def test_a_busy_machine_gets_the_simulated_one(machine: list[Gpu]) -> None:
     assert "other processes compute" in why
 
 
-def test_a_busy_gpu_that_was_asked_for_is_refused(machine: list[Gpu]) -> None:
-    """The processes are named; leave to share can be given."""
+def test_of_busy_gpus_that_were_asked_for_one_is_found(machine: list[Gpu]) -> None:
+    """Whether it may be used is for the doctor to say; a free one is preferred."""
     machine[:] = [gpu(0, pids=(42, 43))]
-    with pytest.raises(PreflightError, match="pid 42, 43"):
-        detect("cuda:0")
-    device, _ = detect("cuda:0", allow_foreign=True)
-    assert device.id == "GPU-00"
+    assert detect("cuda:0")[0].id == "GPU-00"
+    machine[:] = [gpu(0, pids=(42,)), gpu(1)]
+    assert detect("cuda")[0].id == "GPU-11"
 
 
 @pytest.mark.parametrize(
