@@ -8,6 +8,7 @@ import os
 import stat
 from pathlib import Path
 
+from fairshare import users
 from fairshare.errors import PreflightError, SpecError
 
 KINDS = {"scenario": "scenarios", "launcher": "launchers", "matrix": "matrix"}
@@ -77,18 +78,33 @@ def state_dir() -> Path:
     Raises:
         PreflightError: it cannot be made, or others could put something into it.
     """
-    return _private_dir("FAIRSHARE_STATE_DIR", state_path())
+    with users.as_root():
+        return _private_dir("FAIRSHARE_STATE_DIR", state_path())
 
 
 def state_path() -> Path:
-    """Where `state_dir` is, made or not."""
-    if os.geteuid() == 0:
-        # Not below /run: a GPU's MIG mode may survive a reboot, and so must what undoes it.
-        usual = Path("/var/lib/fairshare")
-    else:
-        base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
-        usual = Path(base) / "fairshare"
+    """Where `state_dir` is, made or not: root's also for whoever called sudo."""
+    # Not below /run: a GPU's MIG mode may survive a reboot, and so must what undoes it.
+    usual = Path("/var/lib/fairshare") if users.has_root() else _own_state_path()
     return _named_path("FAIRSHARE_STATE_DIR", usual)
+
+
+def own_state_dir() -> Path:
+    """As `state_dir`, for what servers must reach: the user's own also for whoever called sudo.
+
+    Raises:
+        PreflightError: it cannot be made, or others could put something into it.
+    """
+    return _private_dir("", own_state_path()) if users.stepped_back() else state_dir()
+
+
+def own_state_path() -> Path:
+    """Where `own_state_dir` is, made or not."""
+    return _own_state_path() if users.stepped_back() else state_path()
+
+
+def _own_state_path() -> Path:
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "fairshare"
 
 
 def lock_dir() -> Path:

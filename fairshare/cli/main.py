@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import click
 
-from fairshare import __version__
+from fairshare import __version__, users
 from fairshare.errors import ExitCode, FairshareError
 
 # name -> module that defines it, and its line in --help. Importing a command's module may take a
@@ -28,6 +28,8 @@ COMMANDS = {
     "clean": ("maintain", "Undo what a killed run left behind."),
     "serve-virtual": ("maintain", "Run one server of the simulated GPU by hand."),
 }
+# What needs root's rights throughout: it looks at processes of all users, and starts none.
+_LOOKS_AT_ALL = {"doctor", "clean", "status"}
 
 
 class LazyGroup(click.Group):
@@ -77,6 +79,8 @@ def main() -> None:
     """Run the command line; every expected error is one message and an exit code."""
     try:
         _refuse_undecodable(sys.argv[1:])
+        if not _LOOKS_AT_ALL & set(sys.argv[1:2]):
+            users.step_back()
         code = cli.main(standalone_mode=False)
     except FairshareError as error:
         click.echo(f"{click.style('error:', fg='red', bold=True)} {error}", err=True)

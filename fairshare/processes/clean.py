@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fairshare import users
 from fairshare.errors import PreflightError
 from fairshare.processes.ending import end_all
 from fairshare.processes.identity import ProcessIdentity
@@ -28,6 +29,7 @@ class DeadRun:
     processes: tuple[ProcessIdentity, ...] = field(default=())
 
 
+@users.as_root()
 def find_dead_runs() -> list[DeadRun]:
     """Every run of this user on this host that is over and left something behind.
 
@@ -46,6 +48,7 @@ def find_dead_runs() -> list[DeadRun]:
     return journaled + [run for run in _unjournaled() if run.run_id not in known]
 
 
+@users.as_root()
 def undo(run: DeadRun, dry_run: bool) -> list[str]:
     """Clean up after a dead run; one sentence per thing done (or, dry, that would be done).
 

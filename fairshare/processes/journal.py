@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fairshare import assets
+from fairshare import assets, users
 from fairshare.errors import FairshareError
 from fairshare.processes.identity import ProcessIdentity
 from fairshare.processes.segments import Segment
@@ -36,6 +36,7 @@ FORMAT_VERSION = 1
 _STILLBORN_AFTER_S = 3600.0
 
 
+@users.as_root()
 def runs_dir() -> Path:
     """Where the journals of running experiments lie, 0700."""
     path = assets.state_dir().resolve() / "runs"
@@ -89,6 +90,7 @@ class Journal:
         self._numbers = itertools.count(1)
 
     @classmethod
+    @users.as_root()
     def create(cls, header: RunHeader) -> Journal:
         """Begin the journal of a new run; it appears under its name with its first line in it.
 
@@ -113,6 +115,7 @@ class Journal:
         return journal
 
     @classmethod
+    @users.as_root()
     def lock(cls, path: Path) -> Journal | None:
         """Open a dead run's journal to clean up after it; None if it is held or gone."""
         try:
@@ -180,6 +183,7 @@ class Journal:
         """What this journal says now; None where it cannot be understood."""
         return read_state(self.path)
 
+    @users.as_root()
     def remove(self) -> None:
         """Delete the journal: nothing is left to clean up."""
         self.path.unlink(missing_ok=True)
@@ -196,6 +200,7 @@ class Journal:
         os.fsync(self._descriptor)
 
 
+@users.as_root()
 def read_state(path: Path) -> JournalState | None:
     """What a journal says; None where it is gone, another user's, or not one of this version."""
     try:

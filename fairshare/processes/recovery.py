@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fairshare import users
 from fairshare.processes import locks
 from fairshare.processes.ending import end_all, reap
 from fairshare.processes.identity import ProcessIdentity, identity_of
@@ -63,6 +64,7 @@ def members(run_id: str, leaders: Iterable[ProcessIdentity]) -> dict[ProcessIden
     return {identity_of(table[pid]): table[pid].name for pid in ours if not table[pid].ended}
 
 
+@users.as_root()
 def recover(journal: Journal, state: JournalState, grace_s: float = GRACE_S) -> Recovery:
     """Do all that is left to do for a run; blocks. The journal stays where something failed."""
     result = Recovery()
@@ -129,6 +131,7 @@ def _run(argv: list[str], env: Mapping[str, str], timeout_s: float) -> str | Non
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            **users.root_ids(),
         )
     except OSError as error:
         return str(error)
@@ -154,7 +157,7 @@ def _remove_private_dir(folder: Path, run_id: str, result: Recovery) -> None:
         status = folder.lstat()
     except FileNotFoundError:
         return
-    ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+    ours = stat.S_ISDIR(status.st_mode) and users.is_ours(status.st_uid)
     if not ours or not _is_marked(folder, run_id):
         result.failed.append(f"{folder} is not the folder this run made; it was left alone")
         return

@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from fairshare import users
 from fairshare.errors import FairshareError
 from fairshare.events import EventLog
 from fairshare.processes.guards import Guard, KillGuards
@@ -181,6 +182,7 @@ def _header(lock: Path | None) -> RunHeader:
     )
 
 
+@users.as_root()
 def _start_reaper(journal: Path, owner: ProcessIdentity) -> tuple[subprocess.Popen[bytes], int]:
     """Start the reaper and wait until it watches; return it and our end of its pipe."""
     read_end, write_end = os.pipe()
@@ -197,6 +199,7 @@ def _start_reaper(journal: Path, owner: ProcessIdentity) -> tuple[subprocess.Pop
             stderr=subprocess.DEVNULL,
             pass_fds=[read_end],
             start_new_session=True,
+            **users.root_ids(),
         )
     except BaseException:
         os.close(write_end)

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from fairshare import users
 from fairshare.processes.table import all_pids
 
 SHM = Path("/dev/shm")  # noqa: S108 - the kernel's fixed place of POSIX shared memory
@@ -25,7 +26,7 @@ class Segment:
         path = SHM / self.name
         try:
             status = path.lstat()
-            if status.st_ino != self.inode or status.st_uid != os.geteuid():
+            if status.st_ino != self.inode or not users.is_ours(status.st_uid):
                 return False
             path.unlink()
         except OSError:

@@ -7,10 +7,10 @@ given the right to arrange MIG instances by file permissions.
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+from fairshare import users
 from fairshare.devices.driver import STATE_VARIABLE
 
 SUDO = ("sudo", "-n", "--")
@@ -23,9 +23,14 @@ HINT = (
 
 def prefix(env: Mapping[str, str]) -> tuple[str, ...]:
     """What to put before a command that changes the driver which ``env`` leads to."""
-    if os.geteuid() == 0 or STATE_VARIABLE in env:
+    if users.has_root() or STATE_VARIABLE in env:
         return ()
     return SUDO if shutil.which(SUDO[0], path=env.get("PATH")) else ()
+
+
+def in_child(env: Mapping[str, str]) -> Callable[[], None] | None:
+    """What gives a command that changes the driver root's rights where we hold them back."""
+    return users.make_root if users.stepped_back() and STATE_VARIABLE not in env else None
 
 
 def sudo_refused(returncode: int, output: str) -> bool:

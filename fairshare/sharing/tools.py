@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fairshare import users
 from fairshare.errors import PartitionError
 from fairshare.sharing import rights
 
@@ -61,10 +62,17 @@ async def run_tool(
         asked = await _run([*prefix, *argv], {**env, "LC_ALL": "C"}, timeout_s, text)
         if not rights.sudo_refused(asked.returncode, asked.output):
             return replace(asked, argv=tuple(argv))
-    return await _run(argv, env, timeout_s, text)
+    in_child = rights.in_child(env) if privileged else None
+    return await _run(argv, env, timeout_s, text, in_child)
 
 
-async def _run(argv: Sequence[str], env: Mapping[str, str], timeout_s: float, text: str) -> Answer:
+async def _run(
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    timeout_s: float,
+    text: str,
+    in_child: Callable[[], None] | None = None,
+) -> Answer:
     try:
         process = await asyncio.create_subprocess_exec(
             *argv,
@@ -72,6 +80,7 @@ async def _run(argv: Sequence[str], env: Mapping[str, str], timeout_s: float, te
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
+            preexec_fn=in_child,
         )
     except OSError as error:
         raise ToolMissingError(
@@ -88,6 +97,7 @@ async def _run(argv: Sequence[str], env: Mapping[str, str], timeout_s: float, te
         if process.returncode is None:
             # What runs as root cannot be killed by us, and must not be waited for either.
             with suppress(ProcessLookupError, PermissionError):
-                process.kill()
+                with users.as_root():
+                    process.kill()
                 await process.wait()
     return Answer(tuple(argv), process.returncode or 0, output.decode("utf-8", "replace"))

@@ -81,7 +81,7 @@ def switch_on(device: Device) -> None:
         return
     directory, spec = _directory(device), gpu_spec(_name(device))
     if STATE_ENV not in os.environ:
-        assets.state_dir()  # for its checks: what lies in it is run
+        assets.own_state_dir()  # for its checks: what lies in it is run
     version = _wanted_version()
     directory.mkdir(parents=True, mode=0o700, exist_ok=True)
     with locked(directory):
@@ -131,7 +131,7 @@ def _name(device: Device) -> str:
 def _directory(device: Device) -> Path:
     """The folder that ``FAIRSHARE_VIRTUAL_GPU`` names, else one in our state folder."""
     named = os.environ.get(STATE_ENV)
-    return Path(named) if named else assets.state_path() / "virtual" / _name(device)
+    return Path(named) if named else assets.own_state_path() / "virtual" / _name(device)
 
 
 def _environment(directory: Path) -> dict[str, str]:

@@ -17,7 +17,8 @@ TOOL = "echo changed by $0 $1"
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that is the whole PATH, with a driver tool in it, for a user who is not root."""
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "getresuid", lambda: (1000, 1000, 1000))
+    monkeypatch.setattr(os, "getuid", lambda: 1000)
     _program(tmp_path, "tool", TOOL)
     return tmp_path
 
@@ -67,5 +68,6 @@ async def test_neither_root_nor_a_simulated_gpu_needs_sudo(
     _program(path, "sudo", "echo asked; exit 0")
     assert (await _change(path, **{STATE_VARIABLE: "/some/folder"})).lines != ["asked"]
     assert (await _change(path)).lines == ["asked"]
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "getresuid", lambda: (0, 0, 0))
+    monkeypatch.setattr(os, "getuid", lambda: 0)
     assert (await _change(path)).lines != ["asked"]
