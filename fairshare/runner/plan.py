@@ -210,7 +210,7 @@ def _shape(plan: PartitionPlan, key: CellKey) -> dict[str, Any]:
     slots = [{**_slot_shape(plan, i), "tenants": slot.tenants} for i, slot in enumerate(plan.slots)]
     if key.tenant is not None:
         slots = [{**slot, "tenants": [key.tenant]} for slot in slots]
-    return {"label": plan.label, "slots": slots}
+    return {"label": plan.label, "slots": slots, **plan.details}
 
 
 def _slot_shape(plan: PartitionPlan, index: int) -> dict[str, Any]:
@@ -232,6 +232,7 @@ def _deployment_id(settings: Settings, plan: PartitionPlan) -> str:
     shape = {
         "mode": plan.mode,
         "label": plan.label,
+        **plan.details,
         "slots": [_slot_shape(plan, i) for i in range(len(plan.slots))],
         "launcher": settings.launcher.model_dump(mode="json"),
     }

@@ -150,6 +150,17 @@ async def _limit(daemon: MpsDaemon, plan: PartitionPlan, scope: RunScope) -> Non
     Each client has its own, tighter limits in its environment; this is for one that loses them.
     """
     percentage = await daemon.control.limit_percentage(max(s.compute_fraction for s in plan.slots))
+    scope.events.emit("mps.limited", percentage=percentage)
+    await limit_memory(daemon, plan, scope)
+
+
+async def limit_memory(daemon: MpsDaemon, plan: PartitionPlan, scope: RunScope) -> None:
+    """Have the daemon hold every client to the largest cap.
+
+    Raises:
+        PartitionError: it does not take the limit.
+    """
     caps = [slot.memory_bytes for slot in plan.slots if slot.memory_bytes is not None]
-    memory = await daemon.control.limit_memory(max(caps)) if caps else None
-    scope.events.emit("mps.limited", percentage=percentage, memory_bytes=memory)
+    if caps:
+        memory = await daemon.control.limit_memory(max(caps))
+        scope.events.emit("mps.limited", memory_bytes=memory)

@@ -27,6 +27,10 @@ from fairshare.spec.launcher import DeviceKind
 _LONGEST_PIPE = 90  # the socket in it must stay below 108 bytes; beyond, it fails without a word
 _READY_S = 15.0
 _STOP_S = 5.0
+_NO_PARTITIONS = (
+    "static partitions need the MPS of CUDA 13.1, which comes with driver R590 or newer; "
+    "--mps-partitioning limits does without"
+)
 _VERSION = re.compile(r"CUDA MPS Control binary version: (\d+)")
 
 
@@ -50,7 +54,7 @@ class MpsDaemon:
         found = _VERSION.search(log)
         return int(found[1]) if found else None
 
-    async def wait_ready(self) -> None:
+    async def wait_ready(self, *, static: bool = False) -> None:
         """Return once the daemon answers sensibly.
 
         Raises:
@@ -59,9 +63,11 @@ class MpsDaemon:
         deadline = time.monotonic() + _READY_S
         while time.monotonic() < deadline:
             if self.process.returncode is not None:
+                how = "does not start with static SM partitions" if static else "ended at once"
                 raise PartitionError(
-                    f"the MPS daemon ended at once (exit code {self.process.returncode})",
+                    f"the MPS daemon {how} (exit code {self.process.returncode})",
                     evidence=self.process.log_tail(10),
+                    hint=_NO_PARTITIONS if static else None,
                 )
             answer = await self.control.ask("get_default_active_thread_percentage")
             if answer.returncode == 0 and re.fullmatch(r"\d+\.\d+\s*", answer.output):
@@ -94,12 +100,12 @@ class MpsDaemon:
 
 @asynccontextmanager
 async def mps_daemon(
-    device: Device, scope: RunScope, driver_env: Mapping[str, str], flags: Sequence[str] = ()
+    device: Device, scope: RunScope, driver_env: Mapping[str, str], *, static: bool = False
 ) -> AsyncIterator[MpsDaemon]:
     """A private daemon for one device, ready to take clients; gone at the end.
 
-    Before one of its clients is killed, it is told to let go of it. ``flags`` are further ones of
-    the control program.
+    Before one of its clients is killed, it is told to let go of it. ``static``: for static
+    partitions of the SMs.
 
     Raises:
         PartitionError: it cannot be started, or could not be stopped.
@@ -114,12 +120,11 @@ async def mps_daemon(
     step = _intend(pipe_dir, driver_env, scope)
     started_s = time.monotonic()
     control = MpsControl(pipe_dir, driver_env)
-    process = await _spawn(
-        flags, _daemon_env(device, driver_env, pipe_dir, log_dir), log_dir, scope
-    )
+    env = _daemon_env(device, driver_env, pipe_dir, log_dir)
+    process = await _spawn(["-S"] if static else [], env, log_dir, scope)
     daemon = MpsDaemon(process, control, scope)
     try:
-        await daemon.wait_ready()
+        await daemon.wait_ready(static=static)
         scope.events.emit(
             "mps.ready",
             pid=process.pid,

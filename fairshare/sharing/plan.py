@@ -52,7 +52,7 @@ class PartitionPlan:
 
     ``label`` is the mode as shown to people (``mps-cpu``, ``mig-emulated``); ``steps`` are the
     commands that change the device, in order, for people to read; ``notes`` are sentences that
-    belong beside every figure.
+    belong beside every figure; ``details`` say what of the making defines a cell, if anything does.
     """
 
     mode: Mode
@@ -63,6 +63,7 @@ class PartitionPlan:
     steps: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     marks: tuple[Mark, ...] = ()
+    details: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

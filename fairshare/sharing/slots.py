@@ -49,6 +49,7 @@ def plan_of(
     steps: Sequence[str] = (),
     notes: Sequence[str] = (),
     marks: Sequence[Mark] = (),
+    details: Mapping[str, str] | None = None,
 ) -> PartitionPlan:
     """A plan with the device's own provenance and the mode's own name unless told otherwise."""
     return PartitionPlan(
@@ -60,6 +61,7 @@ def plan_of(
         steps=tuple(steps),
         notes=tuple(notes),
         marks=tuple(marks),
+        details=dict(details or {}),
     )
 
 

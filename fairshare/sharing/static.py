@@ -30,6 +30,7 @@ class StaticSharing(Partitioner):
     """Base of a partitioner that leaves the device as it is; subclasses add ``plan``."""
 
     def __init__(self, device: Device, driver: Driver, options: SharingOptions) -> None:
+        self._device = device
         self._env = device_env(device, driver.env)
         self._driver = driver
         self._options = options
