@@ -9,6 +9,7 @@ import click
 import yaml
 
 from fairshare.records import Mode
+from fairshare.spec.layouts import MigHow, layout_text
 from fairshare.units import parse_duration_s
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -83,6 +84,20 @@ class Text(click.ParamType[str]):
         return text
 
 
+class MigLayout(click.ParamType[str]):
+    """Weights, profiles, or mig-parted's mapping of profiles to counts."""
+
+    name = "layout"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The layout in its one spelling."""
+        try:
+            mapping = isinstance(value, str) and value.lstrip().startswith(("{", "["))
+            return layout_text(yaml.safe_load(value) if mapping else value)
+        except (ValueError, yaml.YAMLError) as error:
+            self.fail(str(error), param, ctx)
+
+
 TEXT = Text()
 MODE = click.Choice([mode.value for mode in Mode])
 DURATION = Duration()
@@ -126,9 +141,25 @@ def device_flags(command: F) -> F:
                 "--python", type=TEXT, metavar="PATH", help="Interpreter that has the engine."
             ),
             click.option(
+                "--mig",
+                type=click.Choice([how.value for how in MigHow]),
+                help="Real MIG instances, emulated ones, or what can be had (auto, the default).",
+            ),
+            click.option(
+                "--mig-layout",
+                type=MigLayout(),
+                metavar="LAYOUT",
+                help="What each tenant gets in mode mig: 3:2:1:1 or 3g.20gb,2g.10gb.",
+            ),
+            click.option(
                 "--allow-gpu-changes",
                 is_flag=True,
                 help="Allow real MIG: its mode and instances are changed, and put back.",
+            ),
+            click.option(
+                "--allow-gpu-reset",
+                is_flag=True,
+                help="Allow it also where MIG mode takes a reset of the GPU (A100, A30).",
             ),
             click.option(
                 "--allow-foreign",

@@ -34,7 +34,17 @@ OUTPUT_DIR = click.option(
 RESUME = click.option(
     "--resume", is_flag=True, help="Run only the cells that --output-dir still lacks."
 )
-_DEFINED_BY_THE_CELL = ("mode", "concurrency", "load_scale", "warmup", "window", "drain", "seed")
+_DEFINED_BY_THE_CELL = (
+    "mode",
+    "concurrency",
+    "load_scale",
+    "warmup",
+    "window",
+    "drain",
+    "seed",
+    "mig",
+    "mig_layout",
+)
 _FLAG_FIELDS = (
     "device",
     "gpu",
@@ -43,8 +53,10 @@ _FLAG_FIELDS = (
     "engine_args",
     "python",
     "allow_gpu_changes",
+    "allow_gpu_reset",
     "allow_foreign",
 )
+_MIG_FLAGS = {"how": "mig", "layout": "mig_layout"}
 
 
 def _sweep_flags(command: Any) -> Any:
@@ -159,6 +171,8 @@ def _matrix(given: dict[str, Any]) -> Matrix:
     for name in ("modes", "concurrency", "load_scale", "num_runs", "seed", *renamed):
         if given.get(name) is not None:
             changes[renamed.get(name, name)] = given[name]
+    if mig := {k: given[f] for k, f in _MIG_FLAGS.items() if given[f] is not None}:
+        changes["mig"] = {**(base.get("mig") or {}), **mig}
     if given["scenarios"]:
         changes["scenarios"] = list(given["scenarios"])
         if given["matrix_name"] is None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from fairshare.devices.constants import spec_of_product
 
@@ -99,6 +100,7 @@ class Nvml:
 
     def __init__(self, library: Any = None) -> None:
         self._library = library
+        self._samplers: WeakSet[NvmlSampler] = WeakSet()
 
     def list_gpus(self) -> list[Gpu]:
         """Every GPU of this machine, with the compute processes on it.
@@ -136,7 +138,13 @@ class Nvml:
 
     def sampler(self, uuid: str) -> NvmlSampler:
         """A reader of one GPU's counters."""
-        return NvmlSampler(uuid, self._start)
+        sampler = NvmlSampler(uuid, self._start)
+        self._samplers.add(sampler)
+        return sampler
+
+    def is_held(self) -> bool:
+        """Whether a sampler of ours holds a GPU open, which keeps its MIG mode from changing."""
+        return any(sampler.is_open for sampler in self._samplers)
 
     @contextmanager
     def _session(self) -> Iterator[Any]:
@@ -179,6 +187,11 @@ class NvmlSampler:
         self._uuid = uuid
         self._start = start
         self._opened: tuple[Any, Any] | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it holds NVML open now."""
+        return self._opened is not None
 
     def sample(self) -> GpuSample | None:
         """What the GPU says now; None if it says nothing at all.

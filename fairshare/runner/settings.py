@@ -15,6 +15,7 @@ from fairshare.doctor.finding import failures
 from fairshare.doctor.intent import Intent
 from fairshare.errors import SpecError
 from fairshare.records import Mode, fingerprint
+from fairshare.runner.sharing import settle_sharing
 from fairshare.serving import arguments, interpreter
 from fairshare.serving.external import endpoint_key, endpoints_of
 from fairshare.serving.models import ModelFacts, resolve_model
@@ -51,6 +52,7 @@ class Flags:
     engine_args: Mapping[str, Any] = field(default_factory=dict)
     python: str | None = None
     allow_gpu_changes: bool = False
+    allow_gpu_reset: bool = False
     allow_foreign: bool = False
 
 
@@ -115,19 +117,27 @@ def settle(
     tenants = [tenant for scenario, _ in settled for tenant in scenario.expanded()]
     models = _models(launcher, tenants, default_model)
     modes = _modes(matrix, launcher, tenants)
+    driver = driver_for(device)
     return Settings(
         matrix=matrix,
         scenarios=settled,
         modes=modes,
         device=device,
         device_reason=reason,
-        driver=driver_for(device),
+        driver=driver,
         launcher=launcher,
         python=python,
         engine_version=version,
         default_model=default_model,
         models=models,
-        sharing=SharingOptions(allow_gpu_changes=flags.allow_gpu_changes),
+        sharing=settle_sharing(
+            matrix.mig,
+            modes,
+            device,
+            driver,
+            allow_gpu_changes=flags.allow_gpu_changes,
+            allow_gpu_reset=flags.allow_gpu_reset,
+        ),
         allow_foreign=flags.allow_foreign,
     )
 

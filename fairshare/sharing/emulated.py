@@ -1,7 +1,7 @@
 """``mig-emulated``: MIG's capacities without MIG, by MPS percentages and memory limits.
 
-For real GPUs that have no MIG or whose driver state must not be changed. It is labelled so
-everywhere, since it does not isolate what MIG isolates.
+For GPUs that have no MIG or whose driver state must not be changed. It is labelled so everywhere,
+since it does not isolate what MIG isolates.
 """
 
 from __future__ import annotations
@@ -9,59 +9,99 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fairshare.devices.constants import spec_of_product
 from fairshare.devices.device import Device
-from fairshare.records import Mode, Provenance
+from fairshare.devices.driver import Driver
+from fairshare.errors import InfeasibleError
+from fairshare.records import Mark, Mode, Provenance
 from fairshare.sharing.mig import granted
-from fairshare.sharing.mig_layout import choose_profiles
+from fairshare.sharing.mig_facts import facts_unasked
+from fairshare.sharing.mig_layout import choose
 from fairshare.sharing.mps import STEPS, Mps
-from fairshare.sharing.plan import PartitionPlan, TenantDemand
+from fairshare.sharing.options import SharingOptions
+from fairshare.sharing.plan import PartitionPlan, Slot, TenantDemand
 from fairshare.sharing.shares import shares_of
 from fairshare.sharing.slots import plan_of
+from fairshare.spec.launcher import DeviceKind
+from fairshare.spec.layouts import profiles_of, shares_in
 
 LABEL = "mig-emulated"
 NOT_ISOLATED = (
     "MIG is emulated by MPS thread percentages and memory limits: memory bandwidth, L2 cache, copy "
     "engines and faults are not isolated, and an idle neighbour's bandwidth can be used"
 )
-HOW_TO_GET_MIG = "--allow-gpu-changes makes real MIG instances where the GPU has MIG"
 
 
 class EmulatedMig(Mps):
-    """MPS clients with the SMs and the memory of the MIG profiles they stand for."""
+    """MPS clients with the SMs and the memory of the MIG profiles they stand for.
+
+    ``why`` says why it is no real MIG and how to get that, for people.
+    """
+
+    def __init__(self, device: Device, driver: Driver, options: SharingOptions, why: str) -> None:
+        super().__init__(device, driver, options)
+        self._why = why
 
     def plan(self, device: Device, tenants: Sequence[TenantDemand]) -> PartitionPlan:
         """One slot per tenant, as large as its MIG profile; plain shares where there is no MIG.
 
         Raises:
-            InfeasibleError: no profiles fit the shares together, or these do not add up.
+            InfeasibleError: no profiles fit the shares together, or these do not add up; or the
+                GPU is in MIG mode, where there is no whole of it to emulate on.
         """
-        shares = shares_of(tenants)
-        spec = spec_of_product(device.name)
-        notes = [NOT_ISOLATED]
-        if spec is None or not spec.mig_capable:
-            slots = [
-                self.client_slot(device, tenant, share, int(share * device.memory_bytes))
-                for tenant, share in zip(tenants, shares, strict=True)
-            ]
+        facts = self._options.mig_facts or facts_unasked(device)
+        if facts.enabled:
+            raise InfeasibleError(
+                f"{device.name} is in MIG mode, and emulated MIG needs the whole GPU",
+                hint="--allow-gpu-changes makes real instances in the room that is free; or turn "
+                f"MIG off: sudo nvidia-smi -i {device.id} -mig 0",
+            )
+        notes = [NOT_ISOLATED, self._why]
+        if facts.table is None:
+            slots = self._by_shares(device, tenants)
         else:
-            profiles = choose_profiles(spec, shares)
+            profiles = choose(facts.table, tenants, self._options.mig.layout)
             slots = [
                 replace(
                     self.client_slot(
-                        device, tenant, profile.sm_count / spec.sm_count, profile.memory_bytes
+                        device, tenant, p.sm_count / facts.table.sm_count, p.memory_bytes
                     ),
-                    mig_profile=profile.name,
+                    mig_profile=p.name,
                 )
-                for tenant, profile in zip(tenants, profiles, strict=True)
+                for tenant, p in zip(tenants, profiles, strict=True)
             ]
-            notes += [granted(spec, profiles), HOW_TO_GET_MIG]
+            notes.append(granted(facts.table, profiles))
+        simulated = device.kind is DeviceKind.VIRTUAL
+        uneven = len({slot.compute_fraction for slot in slots}) > 1
         return plan_of(
             Mode.MIG,
             device,
             slots,
             label=LABEL,
-            provenance=Provenance.EMULATED,
+            provenance=None if simulated else Provenance.EMULATED,
             steps=STEPS,
             notes=notes,
+            # As in mode mps: no published measurement supports the simulator for unequal shares.
+            marks=[Mark.UNVALIDATED] if simulated and uneven else [],
         )
+
+    def _by_shares(self, device: Device, tenants: Sequence[TenantDemand]) -> list[Slot]:
+        """Parts of a GPU that has no profiles."""
+        layout = self._options.mig.layout
+        if layout is None:
+            shares = shares_of(tenants)
+        elif profiles_of(layout):
+            raise InfeasibleError(
+                f"{device.name} has no MIG profiles, so none of {layout} can be emulated",
+                hint="say the layout as shares: --mig-layout 3:2:1",
+            )
+        else:
+            shares = shares_in(layout)
+            if len(shares) != len(tenants):
+                raise InfeasibleError(
+                    f"the MIG layout {layout} is for {len(shares)} tenants, and there are "
+                    f"{len(tenants)}"
+                )
+        return [
+            self.client_slot(device, tenant, share, int(share * device.memory_bytes))
+            for tenant, share in zip(tenants, shares, strict=True)
+        ]

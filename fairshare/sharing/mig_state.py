@@ -1,7 +1,8 @@
-"""The MIG state of one GPU: a snapshot, making instances, and putting everything back.
+"""The MIG state of one GPU: a snapshot, one change at a time, and each one's way back.
 
-Only what we made is ever destroyed. What counts is what the driver lists afterwards: a command
-that says it succeeded may have left the instance, and one that says "All done." a pending mode.
+Only what we made is ever destroyed: an instance of our profile at the memory slice that we chose.
+What counts is what the driver lists afterwards: a command that says it succeeded may have left the
+instance, and one that says "All done." a pending mode.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from dataclasses import dataclass
 
 from fairshare.devices.constants import MigProfile
 from fairshare.errors import PartitionError
+from fairshare.sharing import rights
 from fairshare.sharing.nvidia_smi import (
     ComputeInstance,
     GpuInstance,
+    GpuModes,
     MigDevice,
     MigMode,
     NvidiaSmi,
@@ -24,107 +27,171 @@ from fairshare.sharing.nvidia_smi import (
 from fairshare.sharing.tools import Answer
 
 ENABLED, DISABLED = "Enabled", "Disabled"
-_GONE_S = 20.0  # an instance may be in use for a moment after its last process
+PATIENCE_S = 5.0  # an instance may be in use for a moment after its last process
 _RETRY_S = 0.5
+_MADE = "Successfully created GPU instance"
+_REFUSED = "Insufficient Permissions"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an instance of ours lies or is to lie; nobody else's can lie there as well."""
+
+    profile_id: int
+    start: int
+
+    def holds(self, instance: GpuInstance) -> bool:
+        """Whether this is the instance at this place."""
+        return (instance.profile_id, instance.start) == (self.profile_id, self.start)
 
 
 @dataclass(frozen=True, slots=True)
 class MigSnapshot:
-    """Mode and instances of a GPU at one moment."""
+    """Modes and instances of a GPU at one moment."""
 
-    mode: MigMode
+    modes: GpuModes
     gpu_instances: tuple[GpuInstance, ...]
     compute_instances: tuple[ComputeInstance, ...]
 
     def differences(self, later: MigSnapshot) -> list[str]:
         """What is not as it was, in words; empty if everything is."""
         pairs = (
-            ("MIG mode", self.mode, later.mode),
+            ("MIG mode", self.modes.mig, later.modes.mig),
+            ("compute mode", self.modes.compute, later.modes.compute),
+            ("persistence mode", self.modes.persistence, later.modes.persistence),
             ("GPU instances", self.gpu_instances, later.gpu_instances),
             ("compute instances", self.compute_instances, later.compute_instances),
         )
-        return [f"{what}: was {was}, is {now}" for what, was, now in pairs if was != now]
+        return [
+            f"{what}: was {_told(was)}, is {_told(now)}" for what, was, now in pairs if was != now
+        ]
 
 
 async def snapshot(smi: NvidiaSmi) -> MigSnapshot:
     """The GPU's MIG state now."""
     return MigSnapshot(
-        mode=await smi.mig_mode(),
+        modes=await smi.modes(),
         gpu_instances=tuple(sorted(await smi.gpu_instances())),
         compute_instances=tuple(sorted(await smi.compute_instances())),
     )
 
 
-async def switch_mode(smi: NvidiaSmi, enabled: bool) -> None:
-    """Turn MIG mode on or off and see that it is.
+async def switch_mode(smi: NvidiaSmi, enabled: bool, *, may_reset: bool = False) -> None:
+    """Turn MIG mode on or off and see that it is; ``may_reset`` the GPU if it is only pending.
 
     Raises:
         PartitionError: it is not, or only after a reset ("pending").
     """
     wanted = ENABLED if enabled else DISABLED
-    answer = await smi.set_mig_mode(enabled)
+    answers = [await smi.set_mig_mode(enabled)]
     mode = await smi.mig_mode()
+    if may_reset and mode.pending == wanted != mode.current:
+        answers.append(await smi.reset())
+        mode = await smi.mig_mode()
     if mode != MigMode(wanted, wanted):
-        refused = any("Insufficient Permissions" in line for line in said([answer]))
-        remedy = (
-            "the mode may be changed by root only: run fairshare with sudo"
-            if refused
-            else "stop whatever else uses the GPU (persistence daemon, DCGM, a display)"
-        )
         raise PartitionError(
             f"MIG mode of GPU {smi.gpu} is {mode.current} (pending: {mode.pending}) and should be "
             f"{wanted}",
-            evidence=said([answer]),
-            hint=f"{remedy}, or leave out --allow-gpu-changes",
+            evidence=said(answers),
+            hint=rights.HINT
+            if _refused(answers)
+            else "stop whatever else uses the GPU (persistence daemon, DCGM, a display), or run "
+            "with --mig emulated",
         )
 
 
-async def make_instance(smi: NvidiaSmi, profile: MigProfile) -> MigDevice:
-    """Create an instance of a profile; return the MIG device that CUDA can use.
+async def put_modes_back(smi: NvidiaSmi, found: GpuModes) -> None:
+    """Set compute and persistence mode as they were found; a change of MIG mode may reset them."""
+    now = await smi.modes()
+    if now.compute != found.compute:
+        await smi.set_compute_mode(found.compute)
+    if now.persistence != found.persistence:
+        await smi.set_persistence_mode(found.persistence)
+
+
+async def make_instance(smi: NvidiaSmi, profile: MigProfile, start: int) -> MigDevice | None:
+    """Create an instance at a place that is free; return the MIG device that CUDA can use.
+
+    None: the driver refused, and what lies there now is somebody else's.
 
     Raises:
-        PartitionError: it was not created, or cannot be told from the others.
+        PartitionError: it was not created, or in part, or cannot be told from the others.
     """
     before = {device.uuid for device in await smi.mig_devices()}
-    answer = await smi.create(profile.id)
-    new = [device for device in await smi.mig_devices() if device.uuid not in before]
-    if len(new) != 1:
+    answer = await smi.create(profile.id, start)
+    place = Place(profile.id, start)
+    there = any(place.holds(instance) for instance in await smi.gpu_instances())
+    if not there:
         raise PartitionError(
-            f"the MIG instance {profile.name} was not created on GPU {smi.gpu}",
+            f"the MIG instance {profile.name} was not created at {start} on GPU {smi.gpu}",
             evidence=said([answer]),
+            hint=rights.HINT if _refused([answer]) else None,
         )
-    if new[0].profile != profile.name:
+    if answer.returncode != 0 and _MADE not in answer.output:
+        return None
+    new = [
+        device
+        for device in await smi.mig_devices()
+        if device.uuid not in before and device.profile == profile.name
+    ]
+    if len(new) != 1:
+        what = "has no compute instance" if not new else "cannot be told from another new one"
         raise PartitionError(
-            f"GPU {smi.gpu} made a MIG device {new[0].profile}, {profile.name} was asked for",
+            f"the MIG instance {profile.name} at {start} on GPU {smi.gpu} {what}",
             evidence=said([answer]),
         )
     return new[0]
 
 
-async def destroy_instances(smi: NvidiaSmi, keep: Collection[int]) -> None:
-    """Destroy every GPU instance but those to keep, compute instances first, newest first.
+async def destroy_instances(
+    smi: NvidiaSmi, places: Collection[Place], patience_s: float = PATIENCE_S
+) -> None:
+    """Destroy our instances at these places, compute instances first, and see them gone.
 
     Raises:
-        PartitionError: one is still there after some time.
+        PartitionError: one is still there after some time; what is left, and why.
     """
-    deadline = time.monotonic() + _GONE_S
+    deadline_s = time.monotonic() + patience_s
     while True:
         answers: list[Answer] = []
-        for compute in sorted(await smi.compute_instances(), reverse=True):
-            if compute.gpu_instance not in keep:
-                answers.append(await smi.destroy_compute_instance(compute.gpu_instance, compute.id))
-        for instance in sorted(await smi.gpu_instances(), reverse=True):
-            if instance.id not in keep:
-                answers.append(await smi.destroy_gpu_instance(instance.id))
-        left = [i for i in await smi.gpu_instances() if i.id not in keep]
+        ours = {i.id for i in await smi.gpu_instances() if any(p.holds(i) for p in places)}
+        busy: set[int] = set()
+        for compute in sorted(await smi.compute_instances(), reverse=True) if ours else ():
+            if compute.gpu_instance in ours:
+                answer = await smi.destroy_compute_instance(compute.gpu_instance, compute.id)
+                answers.append(answer)
+                busy |= {compute.gpu_instance} if answer.returncode else set()
+        for number in sorted(ours - busy, reverse=True):
+            answers.append(await smi.destroy_gpu_instance(number))
+        left = [i for i in await smi.gpu_instances() if i.id in ours] if ours else []
         if not left:
             return
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline_s or _refused(answers):
             raise PartitionError(
                 f"MIG instances of GPU {smi.gpu} cannot be destroyed: "
-                + ", ".join(f"{i.profile} (id {i.id})" for i in left),
+                + ", ".join(f"{i.profile} at {i.start} (id {i.id})" for i in left),
                 evidence=said(answers),
-                hint="DCGM often holds one without showing up as a process: restart it, "
+                hint=rights.HINT
+                if _refused(answers)
+                else "DCGM often holds one without showing up as a process: restart it, "
                 "then run fairshare clean",
             )
         await asyncio.sleep(_RETRY_S)
+
+
+def _refused(answers: Collection[Answer]) -> bool:
+    return any(_REFUSED in answer.output for answer in answers)
+
+
+def _told(value: object) -> str:
+    """A mode, or instances, as people write them."""
+    if isinstance(value, MigMode):
+        pending = "" if value.pending == value.current else f" (pending: {value.pending})"
+        return value.current + pending
+    if isinstance(value, tuple):
+        return ", ".join(map(_told, value)) or "none"
+    if isinstance(value, GpuInstance):
+        return f"{value.profile} at {value.start} (id {value.id})"
+    if isinstance(value, ComputeInstance):
+        return f"{value.id} of GPU instance {value.gpu_instance}"
+    return str(value)

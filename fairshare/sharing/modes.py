@@ -8,10 +8,9 @@ from fairshare.devices.device import Device
 from fairshare.devices.driver import Driver
 from fairshare.records import Mode
 from fairshare.sharing.cpusets import CpuMig, CpuMps
-from fairshare.sharing.emulated import EmulatedMig
 from fairshare.sharing.exclusive import Exclusive
 from fairshare.sharing.logical import Logical
-from fairshare.sharing.mig import Mig
+from fairshare.sharing.mig_choice import mig_partitioner
 from fairshare.sharing.mps import Mps
 from fairshare.sharing.options import SharingOptions
 from fairshare.sharing.plan import Partitioner
@@ -27,18 +26,17 @@ _EVERYWHERE: dict[Mode, Maker] = {
 }
 _MAKERS: dict[DeviceKind, dict[Mode, Maker]] = {
     DeviceKind.CPU: {**_EVERYWHERE, Mode.MPS: CpuMps, Mode.MIG: CpuMig},
-    DeviceKind.CUDA: {**_EVERYWHERE, Mode.MPS: Mps, Mode.MIG: EmulatedMig},
-    DeviceKind.VIRTUAL: {**_EVERYWHERE, Mode.MPS: Mps, Mode.MIG: Mig},
+    DeviceKind.CUDA: {**_EVERYWHERE, Mode.MPS: Mps, Mode.MIG: mig_partitioner},
+    DeviceKind.VIRTUAL: {**_EVERYWHERE, Mode.MPS: Mps, Mode.MIG: mig_partitioner},
 }
-# What takes the place of the above once the driver's state may be changed and the GPU has MIG.
-_WITH_CHANGES: dict[tuple[DeviceKind, Mode], Maker] = {(DeviceKind.CUDA, Mode.MIG): Mig}
 
 
 def partitioner_for(
     mode: Mode, device: Device, driver: Driver, options: SharingOptions
 ) -> Partitioner:
-    """The partitioner of a mode on a device, which is changed and asked through ``driver``."""
-    maker = _MAKERS[device.kind][mode]
-    if options.allow_gpu_changes and device.mig_capable:
-        maker = _WITH_CHANGES.get((device.kind, mode), maker)
-    return maker(device, driver, options)
+    """The partitioner of a mode on a device, which is changed and asked through ``driver``.
+
+    Raises:
+        InfeasibleError: the options insist on what cannot be had here.
+    """
+    return _MAKERS[device.kind][mode](device, driver, options)

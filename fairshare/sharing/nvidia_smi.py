@@ -12,17 +12,22 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from fairshare.errors import PartitionError
+from fairshare.sharing import rights
 from fairshare.sharing.tools import Answer, run_tool, tool_env
 
 Row = TypeVar("Row")
 
 _QUERY_S = 15.0
-_CHANGE_S = 60.0
+_CHANGE_S = 40.0  # an undo, which is a question and a change, is given a minute
 
 _PROFILE = re.compile(
-    r"^\|\s+(\d+)\s+MIG\s+(\d+g\.\d+gb(?:[+-][\w.]+)?)\s+(\d+)\s+(\d+)/(\d+)\s+([\d.]+)\s+\S+"
-    r"\s+(\d+)\s+\d+\s+\d+\s*\|",
+    r"^\|\s+\d+\s+MIG\s+(\d+g\.\d+gb(?:[+-][\w.]+)*)\s+(\d+)\s+(\d+)/(\d+)\s+([\d.]+)\s+\S+"
+    r"\s+(\d+)\s+(\d+)\s+(\d+)\s*\|\s*\n"
+    r"\|\s+(\d+)\s+(\d+)\s+(\d+)\s*\|",
     re.MULTILINE,
+)
+_PLACEMENT = re.compile(
+    r"^GPU\s+\d+\s+Profile ID\s+(\d+)\s+Placements?\s*:\s*\{([\d,\s]*)\}:(\d+)", re.MULTILINE
 )
 _GPU_INSTANCE = re.compile(
     r"^\|\s+(\d+)\s+MIG\s+(\S+)\s+(\d+)\s+(\d+)\s+(\d+):(\d+)\s*\|", re.MULTILINE
@@ -44,8 +49,17 @@ class MigMode:
 
 
 @dataclass(frozen=True, slots=True)
+class GpuModes:
+    """What of a GPU's settings a change of MIG mode may touch."""
+
+    mig: MigMode
+    compute: str
+    persistence: str
+
+
+@dataclass(frozen=True, slots=True)
 class ListedProfile:
-    """A row of ``mig -lgip``."""
+    """A row of ``mig -lgip``; engines are copy, decode, encode, JPEG and optical flow."""
 
     name: str
     id: int
@@ -53,6 +67,16 @@ class ListedProfile:
     total: int
     memory_gib: float
     sm_count: int
+    engines: tuple[int, int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ListedPlacements:
+    """A line of ``mig -lgipp``: where instances of a profile may begin, in memory slices."""
+
+    profile_id: int
+    starts: tuple[int, ...]
+    size: int
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -86,9 +110,21 @@ class MigDevice:
 
 def parse_profiles(text: str) -> list[ListedProfile]:
     """The rows of ``mig -lgip``."""
+    found = []
+    for name, id_, free, total, gib, *counts in _PROFILE.findall(text):
+        sm, decode, encode, copy, jpeg, ofa = map(int, counts)
+        engines = (copy, decode, encode, jpeg, ofa)
+        found.append(ListedProfile(name, int(id_), int(free), int(total), float(gib), sm, engines))
+    return found
+
+
+def parse_placements(text: str) -> list[ListedPlacements]:
+    """The lines of ``mig -lgipp``."""
     return [
-        ListedProfile(name, int(id_), int(free), int(total), float(gib), int(sm))
-        for _, name, id_, free, total, gib, sm in _PROFILE.findall(text)
+        ListedPlacements(
+            int(id_), tuple(int(start) for start in starts.split(",") if start.strip()), int(size)
+        )
+        for id_, starts, size in _PLACEMENT.findall(text)
     ]
 
 
@@ -130,20 +166,30 @@ class NvidiaSmi:
         self.gpu = gpu
         self._driver_env = dict(driver_env)
 
+    async def product(self) -> str:
+        """The product name, as the inventory has it."""
+        return (await self._ask("name"))[0]
+
     async def mig_mode(self) -> MigMode:
         """MIG mode, current and pending."""
-        answer = await self._run(
-            "-i", self.gpu, "--query-gpu=mig.mode.current,mig.mode.pending", "--format=csv,noheader"
+        return MigMode(*await self._ask("mig.mode.current", "mig.mode.pending"))
+
+    async def modes(self) -> GpuModes:
+        """MIG mode, compute mode and persistence mode."""
+        *mig, compute, persistence = await self._ask(
+            "mig.mode.current", "mig.mode.pending", "compute_mode", "persistence_mode"
         )
-        parts = [part.strip() for part in answer.output.strip().split(",")]
-        if answer.returncode != 0 or len(parts) != 2:
-            raise _unexpected("the MIG mode cannot be read", answer)
-        return MigMode(*parts)
+        return GpuModes(MigMode(*mig), compute, persistence)
 
     async def profiles(self) -> list[ListedProfile]:
         """Profiles that the GPU offers."""
         answer = await self._run("mig", "-i", self.gpu, "-lgip")
         return _rows("the MIG profiles cannot be listed", answer, parse_profiles(answer.output))
+
+    async def placements(self) -> list[ListedPlacements]:
+        """Where an instance of each profile may lie, whatever lies there now."""
+        answer = await self._run("mig", "-i", self.gpu, "-lgipp")
+        return _rows("the MIG placements cannot be listed", answer, parse_placements(answer.output))
 
     async def gpu_instances(self) -> list[GpuInstance]:
         """GPU instances that exist."""
@@ -166,28 +212,50 @@ class NvidiaSmi:
 
     async def set_mig_mode(self, enabled: bool) -> Answer:
         """Ask for a change of MIG mode; whether it came is for :meth:`mig_mode` to say."""
-        return await self._run("-i", self.gpu, "-mig", "1" if enabled else "0", timeout_s=_CHANGE_S)
+        return await self._change("-i", self.gpu, "-mig", "1" if enabled else "0")
 
-    async def create(self, profile_id: int) -> Answer:
-        """Ask for a GPU instance with its default compute instance."""
-        return await self._run(
-            "mig", "-i", self.gpu, "-cgi", str(profile_id), "-C", timeout_s=_CHANGE_S
-        )
+    async def reset(self) -> Answer:
+        """Ask for a reset of the GPU, which makes a pending MIG mode current."""
+        return await self._change("--gpu-reset", "-i", self.gpu)
+
+    async def set_compute_mode(self, mode: str) -> Answer:
+        """Ask for a compute mode, in the word that :meth:`modes` has for it."""
+        return await self._change("-i", self.gpu, "-c", mode.upper())
+
+    async def set_persistence_mode(self, mode: str) -> Answer:
+        """Ask for a persistence mode, in the word that :meth:`modes` has for it."""
+        return await self._change("-i", self.gpu, "-pm", mode.upper())
+
+    async def create(self, profile_id: int, start: int) -> Answer:
+        """Ask for a GPU instance at a memory slice, with its default compute instance."""
+        return await self._change("mig", "-i", self.gpu, "-cgi", f"{profile_id}:{start}", "-C")
 
     async def destroy_compute_instance(self, gpu_instance: int, compute_instance: int) -> Answer:
         """Ask for the end of one compute instance."""
         ids = ("-gi", str(gpu_instance), "-ci", str(compute_instance))
-        return await self._run("mig", "-i", self.gpu, "-dci", *ids, timeout_s=_CHANGE_S)
+        return await self._change("mig", "-i", self.gpu, "-dci", *ids)
 
     async def destroy_gpu_instance(self, gpu_instance: int) -> Answer:
         """Ask for the end of one GPU instance, which must be empty."""
-        return await self._run(
-            "mig", "-i", self.gpu, "-dgi", "-gi", str(gpu_instance), timeout_s=_CHANGE_S
-        )
+        return await self._change("mig", "-i", self.gpu, "-dgi", "-gi", str(gpu_instance))
 
-    async def _run(self, *arguments: str, timeout_s: float = _QUERY_S) -> Answer:
+    async def _ask(self, *fields: str) -> list[str]:
+        question = f"--query-gpu={','.join(fields)}"
+        answer = await self._run("-i", self.gpu, question, "--format=csv,noheader")
+        values = [value.strip() for value in answer.output.strip().split(",")]
+        if answer.returncode != 0 or len(values) != len(fields):
+            raise _unexpected("the modes of the GPU cannot be read", answer)
+        return values
+
+    async def _run(self, *arguments: str) -> Answer:
         env = tool_env(self._driver_env)
-        return await run_tool(["nvidia-smi", *arguments], env, timeout_s=timeout_s)
+        return await run_tool(["nvidia-smi", *arguments], env, timeout_s=_QUERY_S)
+
+    async def _change(self, *arguments: str) -> Answer:
+        """Everything that changes the driver goes through here, with the rights to do so."""
+        env = tool_env(self._driver_env)
+        argv = ["nvidia-smi", *arguments]
+        return await run_tool(argv, env, timeout_s=_CHANGE_S, privileged=True)
 
 
 def _rows(problem: str, answer: Answer, rows: list[Row]) -> list[Row]:
@@ -202,9 +270,7 @@ def _unexpected(problem: str, answer: Answer) -> PartitionError:
     return PartitionError(
         f"{problem}: {' '.join(answer.argv)} (exit code {answer.returncode})",
         evidence=answer.lines[-5:],
-        hint="MIG needs root, or a readable /proc/driver/nvidia/capabilities/mig/config"
-        if permission
-        else None,
+        hint=rights.HINT if permission else None,
     )
 
 

@@ -4,8 +4,7 @@
 
     python -m fairshare.sharing.undo mps PIPE_DIR
     python -m fairshare.sharing.undo mps-clients PIPE_DIR
-    python -m fairshare.sharing.undo mig-instances GPU BOOT_ID [ID_TO_KEEP ...]
-    python -m fairshare.sharing.undo mig-off GPU BOOT_ID
+    python -m fairshare.sharing.undo mig-instance|mig-off ...   (see mig_undo.py)
 
 ``mps-clients`` has the daemon let go of its clients, so that these can be killed. Each ends well
 where there is nothing to undo.
@@ -14,18 +13,14 @@ where there is nothing to undo.
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fairshare.devices.driver import STATE_VARIABLE
 from fairshare.errors import FairshareError
-from fairshare.processes.identity import boot_id
-from fairshare.sharing.mig_state import DISABLED, destroy_instances, switch_mode
+from fairshare.sharing.mig_undo import undo_instance, undo_mode
 from fairshare.sharing.mps_clients import terminate_clients
 from fairshare.sharing.mps_control import MpsControl, quit_daemon
-from fairshare.sharing.nvidia_smi import NvidiaSmi
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -33,8 +28,8 @@ def main(arguments: Sequence[str]) -> int:
     undoings = {
         "mps": _undo_mps,
         "mps-clients": _release_clients,
-        "mig-instances": _undo_instances,
-        "mig-off": _undo_mode,
+        "mig-instance": undo_instance,
+        "mig-off": undo_mode,
     }
     if not arguments or arguments[0] not in undoings:
         print(f"usage: python -m fairshare.sharing.undo {'|'.join(undoings)} ...")
@@ -42,7 +37,9 @@ def main(arguments: Sequence[str]) -> int:
     try:
         asyncio.run(undoings[arguments[0]](arguments[1:]))
     except FairshareError as error:
-        print(error)
+        # Who runs us quotes the last line.
+        print(*error.evidence, sep="\n")
+        print(error.message + (f" ({error.hint})" if error.hint else ""))
         return 1
     return 0
 
@@ -55,25 +52,6 @@ async def _undo_mps(arguments: Sequence[str]) -> None:
 async def _release_clients(arguments: Sequence[str]) -> None:
     (pipe_dir,) = arguments
     await terminate_clients(MpsControl(Path(pipe_dir), {}))
-
-
-async def _undo_instances(arguments: Sequence[str]) -> None:
-    gpu, boot, *keep = arguments
-    if _still_there(boot):
-        await destroy_instances(NvidiaSmi(gpu, {}), keep={int(number) for number in keep})
-
-
-async def _undo_mode(arguments: Sequence[str]) -> None:
-    gpu, boot = arguments
-    smi = NvidiaSmi(gpu, {})
-    if _still_there(boot) and (await smi.mig_mode()).current != DISABLED:
-        await switch_mode(smi, False)
-
-
-def _still_there(boot: str) -> bool:
-    """Whether what we made can still exist: it survives neither a reboot nor its simulated GPU."""
-    state_dir = os.environ.get(STATE_VARIABLE)
-    return boot == boot_id() and (state_dir is None or Path(state_dir).is_dir())
 
 
 if __name__ == "__main__":

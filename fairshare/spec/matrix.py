@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from fairshare.records import Mode
 from fairshare.spec.base import Name, PositiveFloat, PositiveSeconds, Seconds, Spec
+from fairshare.spec.mig import MigSpec
 
 
 class Matrix(Spec):
@@ -30,6 +31,8 @@ class Matrix(Spec):
     launcher: str | None = None
     """Name or path; without it, the default of the device."""
     model: str | None = None
+    mig: MigSpec | None = None
+    """How mode mig makes its shares, where it does."""
     seed: int | None = Field(None, ge=0)
     warmup_s: Seconds | None = None
     window_s: PositiveSeconds | None = None

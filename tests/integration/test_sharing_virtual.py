@@ -26,7 +26,6 @@ from fairshare.events import EventLog
 from fairshare.processes.scope import RunScope, run_scope
 from fairshare.processes.spawn import ManagedProcess
 from fairshare.records import Mode
-from fairshare.sharing import mig_state
 from fairshare.sharing.modes import partitioner_for
 from fairshare.sharing.options import SharingOptions
 from fairshare.sharing.plan import Partitioner, PartitionPlan, ServerView, Slot, TenantDemand
@@ -235,97 +234,6 @@ async def test_a_daemon_that_dies_on_the_way_is_reported(driver_env: dict[str, s
                 await partitioner.until_usable()
 
 
-async def test_mig_makes_instances_and_restores(tmp_path: Path, driver_env: dict[str, str]) -> None:
-    """Each slot gets a MIG UUID of its own; afterwards mode and instances are as found."""
-    partitioner = partitioner_for(Mode.MIG, DEVICE, Driver(driver_env), SharingOptions())
-    async with running([]) as run:
-        plan = partitioner.plan(DEVICE, TENANTS)
-        async with partitioner.apply(plan, run.scope) as applied:
-            uuids = [slot.env["CUDA_VISIBLE_DEVICES"] for slot in applied.slots]
-            listed = smi(driver_env, "-L")
-            assert len(set(uuids)) == 2
-            assert all(uuid in listed for uuid in uuids)
-            assert gpu_state(tmp_path)["mig_mode"]["current"] == "Enabled"
-    assert is_pristine(tmp_path)
-    assert run.names.count("partition.mig_created") == 2
-
-
-@pytest.mark.parametrize(
-    ("knob", "said"),
-    [
-        ("mig_pending", "pending"),
-        ("mig_pending", "hint: stop whatever else uses the GPU"),
-        ("mig_no_permission", "Insufficient Permissions"),
-        ("mig_no_permission", "hint: the mode may be changed by root only"),
-        ("cgi_insufficient", "Insufficient Resources"),
-        ("driver_missing", "couldn't communicate with the NVIDIA driver"),
-    ],
-)
-async def test_mig_failures_quote_the_driver_and_leave_nothing(
-    knob: str, said: str, tmp_path: Path, driver_env: dict[str, str]
-) -> None:
-    """Whatever step fails: the driver's words are in the error, and the GPU is as found."""
-    partitioner = partitioner_for(
-        Mode.MIG, DEVICE, Driver(driver_env | {FAIL: knob}), SharingOptions()
-    )
-    async with running([]) as run:
-        plan = partitioner.plan(DEVICE, TENANTS)
-        with pytest.raises(PartitionError) as caught:
-            async with partitioner.apply(plan, run.scope):
-                pytest.fail("it must not come so far")
-        assert said in str(caught.value)
-        assert is_pristine(tmp_path)
-
-
-async def test_foreign_instances_are_left_alone(tmp_path: Path, driver_env: dict[str, str]) -> None:
-    """A GPU that somebody else has divided is refused and not touched."""
-    smi(driver_env, "-i", "0", "-mig", "1")
-    smi(driver_env, "mig", "-i", "0", "-cgi", "19", "-C")
-    before = gpu_state(tmp_path)
-    partitioner = partitioner_for(Mode.MIG, DEVICE, Driver(driver_env), SharingOptions())
-    async with running([]) as run:
-        plan = partitioner.plan(DEVICE, TENANTS)
-        with pytest.raises(PartitionError, match=r"did not make: 1g\.5gb"):
-            async with partitioner.apply(plan, run.scope):
-                pytest.fail("it must not come so far")
-    assert gpu_state(tmp_path) == before
-
-
-async def test_mig_mode_that_was_on_stays_on(tmp_path: Path, driver_env: dict[str, str]) -> None:
-    """Restoring means as found, not off."""
-    smi(driver_env, "-i", "0", "-mig", "1")
-    partitioner = partitioner_for(Mode.MIG, DEVICE, Driver(driver_env), SharingOptions())
-    async with running([]) as run:
-        plan = partitioner.plan(DEVICE, TENANTS)
-        async with partitioner.apply(plan, run.scope):
-            pass
-    assert gpu_state(tmp_path)["mig_mode"]["current"] == "Enabled"
-    assert gpu_state(tmp_path)["instances"] == []
-
-
-async def test_a_stuck_instance_is_reported_and_undone_later(
-    tmp_path: Path, driver_env: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An instance that cannot be destroyed is no success; the journal undoes it once it can be."""
-    monkeypatch.setattr(mig_state, "_GONE_S", 0.0)
-    monkeypatch.setattr(mig_state, "_RETRY_S", 0.0)
-    events: list[dict[str, Any]] = []
-    partitioner = partitioner_for(Mode.MIG, DEVICE, Driver(driver_env), SharingOptions())
-    async with running(events) as run:
-        plan = partitioner.plan(DEVICE, TENANTS)
-        with pytest.raises(PartitionError, match="cannot be destroyed") as caught:
-            async with partitioner.apply(plan, run.scope):
-                monkeypatch.setenv(FAIL, "dci_in_use")
-        assert "In use by another client" in str(caught.value)
-        monkeypatch.delenv(FAIL)
-        assert not is_pristine(tmp_path)
-    assert is_pristine(tmp_path)
-    assert [e["step"] for e in events if e["event"] == "run.undone"] == [
-        "mig-instances on GPU 0",
-        "mig-off on GPU 0",
-    ]
-
-
 def as_if_real(tmp_path: Path) -> Device:
     """The simulated GPU, described as the inventory would describe a real one."""
     gpu = gpu_state(tmp_path)["gpu"]
@@ -334,21 +242,6 @@ def as_if_real(tmp_path: Path) -> Device:
     return Device(
         DeviceKind.CUDA, gpu["uuid"], gpu["name"], spec.memory_bytes, index=0, mig_capable=True
     )
-
-
-async def test_a_real_hopper_is_addressed_by_uuid(tmp_path: Path) -> None:
-    """With leave to change it, a real GPU's mode is switched and its instances are made by UUID."""
-    driver_env = install(tmp_path / "gpu", "h100-80")
-    device = as_if_real(tmp_path)
-    partitioner = partitioner_for(
-        Mode.MIG, device, Driver(driver_env), SharingOptions(allow_gpu_changes=True)
-    )
-    async with running([]) as run:
-        plan = partitioner.plan(device, TENANTS)
-        async with partitioner.apply(plan, run.scope) as applied:
-            assert all(s.env["CUDA_VISIBLE_DEVICES"].startswith("MIG-") for s in applied.slots)
-            assert "MIG 3g.40gb" in smi(driver_env, "-L")
-    assert is_pristine(tmp_path)
 
 
 @pytest.mark.parametrize("mode", [Mode.EXCLUSIVE, Mode.TIMESLICE, Mode.MPS])
@@ -364,21 +257,6 @@ async def test_a_real_gpu_in_mig_mode_is_refused_by_the_other_modes(
         with pytest.raises(PartitionError, match="in MIG mode"):
             async with partitioner.apply(plan, run.scope):
                 pytest.fail("it must not come so far")
-
-
-async def test_a_real_ampere_is_not_switched(tmp_path: Path, driver_env: dict[str, str]) -> None:
-    """Turning MIG on there resets the GPU and survives a reboot: the hint says how to do it."""
-    device = as_if_real(tmp_path)
-    partitioner = partitioner_for(
-        Mode.MIG, device, Driver(driver_env), SharingOptions(allow_gpu_changes=True)
-    )
-    async with running([]) as run:
-        plan = partitioner.plan(device, TENANTS)
-        with pytest.raises(PartitionError, match="survives a reboot") as caught:
-            async with partitioner.apply(plan, run.scope):
-                pytest.fail("it must not come so far")
-    assert "sudo nvidia-smi" in str(caught.value)
-    assert is_pristine(tmp_path)
 
 
 KILLED = """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from fairshare.devices.device import Device
@@ -9,10 +11,14 @@ from fairshare.devices.driver import Driver
 from fairshare.devices.inventory import virtual_device
 from fairshare.errors import InfeasibleError
 from fairshare.records import Mark, Mode, Provenance
+from fairshare.sharing.mig_facts import MigFacts
+from fairshare.sharing.mig_table import known_table
 from fairshare.sharing.modes import partitioner_for
 from fairshare.sharing.options import SharingOptions
 from fairshare.sharing.plan import PartitionPlan, TenantDemand
 from fairshare.spec.launcher import DeviceKind
+from fairshare.spec.layouts import MigHow
+from fairshare.spec.mig import MigSpec
 
 GIB = 1024**3
 
@@ -29,6 +35,9 @@ def cuda(name: str = "NVIDIA A100-SXM4-40GB") -> Device:
     )
 
 
+H200 = cuda("NVIDIA H200")
+
+
 def two(*, models: tuple[str, str] = ("m", "m"), share: float | None = None) -> list[TenantDemand]:
     """Two tenants, chat and batch; chat may have a share."""
     return [
@@ -40,6 +49,11 @@ def two(*, models: tuple[str, str] = ("m", "m"), share: float | None = None) -> 
 def planned(mode: Mode, device: Device, tenants: list[TenantDemand]) -> PartitionPlan:
     """The plan of a mode on a device."""
     return partitioner_for(mode, device, Driver(), SharingOptions()).plan(device, tenants)
+
+
+def mig(device: Device, options: SharingOptions) -> PartitionPlan:
+    """The plan of mode mig under these options."""
+    return partitioner_for(Mode.MIG, device, Driver(), options).plan(device, two())
 
 
 @pytest.mark.parametrize("mode", [Mode.EXCLUSIVE, Mode.LOGICAL])
@@ -147,12 +161,83 @@ def test_mig_on_a_real_gpu_is_emulated_unless_changes_are_allowed() -> None:
 
 def test_mig_is_real_where_changes_are_allowed() -> None:
     """With leave, the plan lists the driver commands and carries the mode's own name."""
-    partitioner = partitioner_for(
-        Mode.MIG, cuda(), Driver(), SharingOptions(allow_gpu_changes=True)
-    )
-    plan = partitioner.plan(cuda(), two())
+    plan = mig(H200, SharingOptions(allow_gpu_changes=True))
     assert (plan.label, plan.provenance) == ("mig", Provenance.MEASURED)
-    assert plan.steps[1] == "nvidia-smi mig -i GPU-1234 -cgi 9 -C   (3g.20gb)"
+    assert plan.steps[1:3] == (
+        "nvidia-smi mig -i GPU-1234 -cgi 9:0 -C   (3g.71gb)",
+        "nvidia-smi mig -i GPU-1234 -cgi 9:4 -C   (3g.71gb)",
+    )
+
+
+@pytest.mark.parametrize(
+    ("device", "options", "reason", "remedy"),
+    [
+        (H200, SharingOptions(), "may not be changed", "--allow-gpu-changes makes"),
+        (cuda(), SharingOptions(), "may not be changed", "--allow-gpu-reset"),
+        (cuda(), SharingOptions(allow_gpu_changes=True), "survives a reboot", "--allow-gpu-reset"),
+        (
+            H200,
+            SharingOptions(
+                allow_gpu_changes=True,
+                mig_facts=MigFacts(known_table(H200), hindrance="only root may change MIG"),
+            ),
+            "only root",
+            "sudo",
+        ),
+        (
+            cuda("NVIDIA Whatever"),
+            SharingOptions(allow_gpu_changes=True),
+            "neither the driver",
+            "-lgip",
+        ),
+    ],
+)
+def test_why_mig_is_not_real_and_how_it_can_be(
+    device: Device, options: SharingOptions, reason: str, remedy: str
+) -> None:
+    """Auto emulates and says so; real is infeasible, with the same reason and next step."""
+    plan = mig(device, options)
+    assert plan.label == "mig-emulated"
+    assert any(reason in note and remedy in note for note in plan.notes)
+    with pytest.raises(InfeasibleError, match=f"real MIG cannot be had.*{reason}") as caught:
+        mig(device, replace(options, mig=MigSpec(how=MigHow.REAL)))
+    assert remedy in str(caught.value.hint)
+
+
+def test_ampere_is_real_where_a_reset_is_allowed_or_not_needed() -> None:
+    """Its mode takes a reset to change; where it is on already, none."""
+    assert mig(cuda(), SharingOptions(allow_gpu_changes=True, allow_gpu_reset=True)).label == "mig"
+    on = MigFacts(known_table(cuda()), enabled=True)
+    assert mig(cuda(), SharingOptions(allow_gpu_changes=True, mig_facts=on)).label == "mig"
+
+
+def test_emulated_mig_can_be_had_on_the_simulated_gpu() -> None:
+    """Its figures are simulated all the same, and the label says emulated."""
+    options = SharingOptions(mig=MigSpec(how=MigHow.EMULATED, layout="4g.71gb,1g.18gb"))
+    plan = mig(virtual_device("h200"), options)
+    assert (plan.label, plan.provenance) == ("mig-emulated", Provenance.SIMULATED)
+    assert plan.marks == (Mark.UNVALIDATED,)
+    small = plan.slots[1]
+    assert small.mig_profile == "1g.18gb"
+    assert small.env["CUDA_MPS_ACTIVE_THREAD_PERCENTAGE"] == "12.12"
+    assert small.memory_bytes == 16 * GIB
+
+
+def test_a_gpu_in_mig_mode_has_no_whole_to_emulate_on() -> None:
+    """Said in the plan, before anything starts."""
+    on = MigFacts(known_table(H200), enabled=True)
+    with pytest.raises(InfeasibleError, match="needs the whole GPU"):
+        mig(H200, SharingOptions(mig_facts=on))
+
+
+def test_what_the_driver_lists_is_planned_with() -> None:
+    """A board that differs from its model's table: its own is right."""
+    known = known_table(H200)
+    assert known is not None
+    other = tuple(replace(p, memory_gib=p.memory_gib / 2) for p in known.profiles)
+    facts = MigFacts(replace(known, profiles=other))
+    plan = mig(H200, SharingOptions(allow_gpu_changes=True, mig_facts=facts))
+    assert plan.slots[0].memory_bytes == 34.75 * GIB
 
 
 def test_a_gpu_without_mig_is_emulated_by_plain_shares() -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from fairshare.sharing.nvidia_smi import (
     ComputeInstance,
     GpuInstance,
+    ListedPlacements,
     ListedProfile,
     MigDevice,
     parse_compute_instances,
     parse_gpu_instances,
     parse_mig_devices,
+    parse_placements,
     parse_profiles,
 )
 
@@ -34,8 +36,18 @@ PROFILES_81 = """\
 |===============================================================================|
 |   0  MIG 1g.20gb         15     4/4        19.62      No     26     1     0   |
 |                                                               1     1     0   |
++-------------------------------------------------------------------------------+
+|   0  MIG 1g.24gb+gfx     47     4/4        23.12      No     46     1     1   |
+|                                                               1     1     0   |
 |   0  MIG 1g.24gb+me.all  65     1/1        23.12      No     46     4     4   |
+|                                                               1     4     1   |
 |   1  MIG 1g.24gb-me      67     4/4        23.12      No     46     0     0   |
+|                                                               1     0     0   |
+"""
+PLACEMENTS = """\
+GPU  0 Profile ID 19 Placements: {0,1,2,3,4,5,6}:1
+GPU  0 Profile ID  9 Placements: {0,4}:4
+GPU  0 Profile ID  0 Placement : {0}:8
 """
 INSTANCES = """\
 +-------------------------------------------------------+
@@ -70,12 +82,21 @@ GPU 1: A100-SXM4-40GB (UUID: GPU-e86cb44c-6756-fd30-cd4a-1e6da3caf9b0)
 def test_profiles_in_both_table_widths() -> None:
     """Names with +me, -me and .all, one or two digits, narrow and wide tables."""
     assert parse_profiles(PROFILES_79) == [
-        ListedProfile("1g.5gb", 19, 7, 7, 4.75, 14),
-        ListedProfile("1g.5gb+me", 20, 1, 1, 4.75, 14),
-        ListedProfile("7g.40gb", 0, 0, 1, 39.25, 98),
+        ListedProfile("1g.5gb", 19, 7, 7, 4.75, 14, (1, 0, 0, 0, 0)),
+        ListedProfile("1g.5gb+me", 20, 1, 1, 4.75, 14, (1, 1, 0, 1, 1)),
+        ListedProfile("7g.40gb", 0, 0, 1, 39.25, 98, (7, 5, 0, 1, 1)),
     ]
     names = [profile.name for profile in parse_profiles(PROFILES_81)]
-    assert names == ["1g.20gb", "1g.24gb+me.all", "1g.24gb-me"]
+    assert names == ["1g.20gb", "1g.24gb+gfx", "1g.24gb+me.all", "1g.24gb-me"]
+
+
+def test_placements_of_one_and_of_many() -> None:
+    """The word is padded where there is one place only."""
+    assert parse_placements(PLACEMENTS) == [
+        ListedPlacements(19, (0, 1, 2, 3, 4, 5, 6), 1),
+        ListedPlacements(9, (0, 4), 4),
+        ListedPlacements(0, (0,), 8),
+    ]
 
 
 def test_gpu_instances() -> None:

@@ -1,0 +1,62 @@
+"""What is to be known of a GPU's MIG before anything is planned; asking changes nothing."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from fairshare.devices.device import Device
+from fairshare.devices.driver import STATE_VARIABLE, Driver
+from fairshare.errors import PartitionError
+from fairshare.sharing import rights
+from fairshare.sharing.mig_state import ENABLED
+from fairshare.sharing.mig_table import MigTable, known_table, read_table, smi_name
+from fairshare.sharing.nvidia_smi import NvidiaSmi
+from fairshare.spec.launcher import DeviceKind
+
+_CONFIG = Path("/proc/driver/nvidia/capabilities/mig/config")
+
+
+@dataclass(frozen=True, slots=True)
+class MigFacts:
+    """``table``: what the GPU can be cut into, if that is known; ``enabled``: its mode now.
+
+    ``hindrance`` says why this user cannot change MIG at all, None if it may be possible.
+    """
+
+    table: MigTable | None
+    enabled: bool = False
+    hindrance: str | None = None
+
+
+def facts_unasked(device: Device) -> MigFacts:
+    """What the table of GPU models knows, without asking the driver."""
+    return MigFacts(known_table(device))
+
+
+async def ask_facts(device: Device, driver: Driver) -> MigFacts:
+    """Ask the GPU's driver; a simulated GPU that was never switched on is as its model."""
+    if device.kind is DeviceKind.VIRTUAL and not _is_switched_on(driver):
+        return facts_unasked(device)
+    smi = NvidiaSmi(smi_name(device), driver.env)
+    try:
+        if await smi.product() != device.name:  # another simulated GPU, which will be replaced
+            return facts_unasked(device)
+        enabled = (await smi.mig_mode()).current == ENABLED
+    except PartitionError as error:
+        return MigFacts(known_table(device), hindrance=error.message)
+    return MigFacts(await read_table(device, smi), enabled, _hindrance(driver, enabled))
+
+
+def _is_switched_on(driver: Driver) -> bool:
+    return (Path(driver.env[STATE_VARIABLE]) / "bin" / "nvidia-smi").exists()
+
+
+def _hindrance(driver: Driver, enabled: bool) -> str | None:
+    """Root can change MIG, whoever may use sudo, and once it is on whoever may read its file."""
+    if os.geteuid() == 0 or STATE_VARIABLE in driver.env or rights.prefix(driver.env):
+        return None
+    if enabled and os.access(_CONFIG, os.R_OK):
+        return None
+    return "only root may change MIG"
