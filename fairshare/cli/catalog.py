@@ -35,6 +35,7 @@ def list_command(kind: str | None) -> None:
             mig = "MIG" if spec.mig_capable else "no MIG"
             memory = format_bytes(spec.memory_bytes)
             click.echo(f"  virtual:{spec.name:<14} {spec.product}, {memory}, {mig}; simulated")
+        click.echo(f"  simulated GPUs are kept in {assets.own_state_path() / 'virtual'}")
     if kind in (None, "model"):
         click.secho("models made here, without a download:", bold=True)
         click.echo("  tiny, small (cuda and cpu); " + ", ".join(model_names()) + " (virtual)")

@@ -209,7 +209,9 @@ class NvmlSampler:
         milliwatts = read(lambda: nvml.nvmlDeviceGetPowerUsage(gpu))
         sample = GpuSample(
             gpu_utilisation=None if rates is None else rates.gpu / 100,
-            memory_utilisation=None if rates is None else rates.memory / 100,
+            memory_utilisation=None
+            if rates is None or rates.memory is None  # a simulated GPU has no figure
+            else rates.memory / 100,
             memory_used_bytes=None if memory is None else int(memory.used),
             power_w=None if milliwatts is None else milliwatts / 1000,
             temperature_c=read(

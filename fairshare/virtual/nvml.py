@@ -47,10 +47,10 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Utilization:
-    """Whole per cent."""
+    """Whole per cent; of the memory there is no figure."""
 
     gpu: int
-    memory: int
+    memory: None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +273,7 @@ class StandInNvml:
             raise NVMLError_GpuIsLost from None
         if fraction is None:
             raise NVMLError_NotSupported
-        return Utilization(round(100 * fraction), 0)
+        return Utilization(round(100 * fraction))
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle: _Handle) -> list[Process]:
         """Processes that use the device by themselves."""

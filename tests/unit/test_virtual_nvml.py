@@ -113,8 +113,7 @@ def test_a_sample_has_what_a_simulated_gpu_knows(gpu: Path) -> None:
         entry.busy_s = 1e9
         board.publish(entry)
         sample = sampler.sample()
-    assert sample is not None
-    assert sample.gpu_utilisation == 1.0
+    assert sample == GpuSample(gpu_utilisation=1.0, memory_used_bytes=3 * 1024**3)
     sampler.close()
     smi("-c", "3")
     library = StandInNvml(gpu)
