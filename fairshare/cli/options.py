@@ -9,6 +9,7 @@ import click
 import yaml
 
 from fairshare.records import Mode
+from fairshare.spec.choices import Partitioning, TimeslicePolicy
 from fairshare.spec.layouts import MigHow, layout_text
 from fairshare.units import parse_duration_s
 
@@ -152,9 +153,19 @@ def device_flags(command: F) -> F:
                 help="What each tenant gets in mode mig: 3:2:1:1 or 3g.20gb,2g.10gb.",
             ),
             click.option(
+                "--mps-partitioning",
+                type=click.Choice([each.value for each in Partitioning]),
+                help="Ceilings on the SMs (limits, the default), or SMs of each tenant's own.",
+            ),
+            click.option(
+                "--timeslice-policy",
+                type=click.Choice([each.value for each in TimeslicePolicy]),
+                help="Length of the driver's time slices, put back at the end.",
+            ),
+            click.option(
                 "--allow-gpu-changes",
                 is_flag=True,
-                help="Allow real MIG: its mode and instances are changed, and put back.",
+                help="Allow real MIG and --timeslice-policy: what is changed is put back.",
             ),
             click.option(
                 "--allow-gpu-reset",

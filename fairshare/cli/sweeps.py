@@ -44,6 +44,8 @@ _DEFINED_BY_THE_CELL = (
     "seed",
     "mig",
     "mig_layout",
+    "mps_partitioning",
+    "timeslice_policy",
 )
 _FLAG_FIELDS = (
     "device",
@@ -56,7 +58,12 @@ _FLAG_FIELDS = (
     "allow_gpu_reset",
     "allow_foreign",
 )
-_MIG_FLAGS = {"how": "mig", "layout": "mig_layout"}
+# Section of the matrix -> its entries, each with the flag that sets it.
+_SECTION_FLAGS = {
+    "mig": {"how": "mig", "layout": "mig_layout"},
+    "mps": {"partitioning": "mps_partitioning"},
+    "timeslice": {"policy": "timeslice_policy"},
+}
 
 
 def _sweep_flags(command: Any) -> Any:
@@ -171,8 +178,9 @@ def _matrix(given: dict[str, Any]) -> Matrix:
     for name in ("modes", "concurrency", "load_scale", "num_runs", "seed", *renamed):
         if given.get(name) is not None:
             changes[renamed.get(name, name)] = given[name]
-    if mig := {k: given[f] for k, f in _MIG_FLAGS.items() if given[f] is not None}:
-        changes["mig"] = {**(base.get("mig") or {}), **mig}
+    for section, flags in _SECTION_FLAGS.items():
+        if said := {k: given[f] for k, f in flags.items() if given[f] is not None}:
+            changes[section] = {**(base.get(section) or {}), **said}
     if given["scenarios"]:
         changes["scenarios"] = list(given["scenarios"])
         if given["matrix_name"] is None:

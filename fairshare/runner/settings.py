@@ -135,6 +135,8 @@ def settle(
             modes,
             device,
             driver,
+            mps=matrix.mps,
+            timeslice=matrix.timeslice,
             allow_gpu_changes=flags.allow_gpu_changes,
             allow_gpu_reset=flags.allow_gpu_reset,
         ),

@@ -11,9 +11,11 @@ from fairshare.errors import SpecError
 from fairshare.records import Mode
 from fairshare.sharing.mig_facts import MigFacts, ask_facts
 from fairshare.sharing.options import SharingOptions
+from fairshare.spec.choices import Partitioning
 from fairshare.spec.launcher import DeviceKind
 from fairshare.spec.layouts import MigHow
 from fairshare.spec.mig import MigSpec
+from fairshare.spec.sharing import MpsSpec, TimesliceSpec
 
 _GPUS = (DeviceKind.CUDA, DeviceKind.VIRTUAL)
 
@@ -24,6 +26,8 @@ def settle_sharing(
     device: Device,
     driver: Driver,
     *,
+    mps: MpsSpec,
+    timeslice: TimesliceSpec,
     allow_gpu_changes: bool,
     allow_gpu_reset: bool,
 ) -> SharingOptions:
@@ -38,11 +42,15 @@ def settle_sharing(
             hint="add --allow-gpu-changes",
         )
     _refuse_in_vain(mig or MigSpec(), device)
+    _check_partitioning(mps, device)
+    _check_policy(timeslice, device, allow_gpu_changes)
     return SharingOptions(
         allow_gpu_changes=allow_gpu_changes,
         allow_gpu_reset=allow_gpu_reset,
         mig=mig or MigSpec(),
         mig_facts=_mig_facts(modes, device, driver),
+        mps=mps,
+        timeslice=timeslice,
     )
 
 
@@ -56,6 +64,30 @@ def _refuse_in_vain(mig: MigSpec, device: Device) -> None:
         if device.kind is DeviceKind.CPU
         else "leave it out",
     )
+
+
+def _check_partitioning(mps: MpsSpec, device: Device) -> None:
+    if mps.partitioning is Partitioning.LIMITS or device.kind in _GPUS:
+        return
+    raise SpecError(
+        f"static partitions of SMs have no meaning on {device.kind.value}",
+        hint="leave --mps-partitioning out; mode mig divides the cores of a CPU",
+    )
+
+
+def _check_policy(timeslice: TimesliceSpec, device: Device, allow_gpu_changes: bool) -> None:
+    if timeslice.policy is None:
+        return
+    if device.kind not in _GPUS:
+        raise SpecError(
+            f"the time-slice policy is a GPU driver's, and {device.kind.value} has none",
+            hint="leave --timeslice-policy out",
+        )
+    if device.kind is DeviceKind.CUDA and not allow_gpu_changes:
+        raise SpecError(
+            f"the time-slice policy {timeslice.policy.value} changes the GPU's driver",
+            hint="add --allow-gpu-changes; what is found is put back at the end",
+        )
 
 
 def _mig_facts(modes: Sequence[Mode], device: Device, driver: Driver) -> MigFacts | None:

@@ -11,7 +11,7 @@ from fairshare.sharing.cpusets import CpuMig, CpuMps
 from fairshare.sharing.exclusive import Exclusive
 from fairshare.sharing.logical import Logical
 from fairshare.sharing.mig_choice import mig_partitioner
-from fairshare.sharing.mps import Mps
+from fairshare.sharing.mps_static import mps_partitioner
 from fairshare.sharing.options import SharingOptions
 from fairshare.sharing.plan import Partitioner
 from fairshare.sharing.timeslice import Timeslice
@@ -26,8 +26,8 @@ _EVERYWHERE: dict[Mode, Maker] = {
 }
 _MAKERS: dict[DeviceKind, dict[Mode, Maker]] = {
     DeviceKind.CPU: {**_EVERYWHERE, Mode.MPS: CpuMps, Mode.MIG: CpuMig},
-    DeviceKind.CUDA: {**_EVERYWHERE, Mode.MPS: Mps, Mode.MIG: mig_partitioner},
-    DeviceKind.VIRTUAL: {**_EVERYWHERE, Mode.MPS: Mps, Mode.MIG: mig_partitioner},
+    DeviceKind.CUDA: {**_EVERYWHERE, Mode.MPS: mps_partitioner, Mode.MIG: mig_partitioner},
+    DeviceKind.VIRTUAL: {**_EVERYWHERE, Mode.MPS: mps_partitioner, Mode.MIG: mig_partitioner},
 }
 
 

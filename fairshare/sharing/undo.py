@@ -4,6 +4,7 @@
 
     python -m fairshare.sharing.undo mps PIPE_DIR
     python -m fairshare.sharing.undo mps-clients PIPE_DIR
+    python -m fairshare.sharing.undo timeslice GPU POLICY_SET POLICY_FOUND
     python -m fairshare.sharing.undo mig-instance|mig-off ...   (see mig_undo.py)
 
 ``mps-clients`` has the daemon let go of its clients, so that these can be killed. Each ends well
@@ -17,10 +18,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from fairshare import users
 from fairshare.errors import FairshareError
 from fairshare.sharing.mig_undo import undo_instance, undo_mode
 from fairshare.sharing.mps_clients import terminate_clients
 from fairshare.sharing.mps_control import MpsControl, quit_daemon
+from fairshare.sharing.timeslice_policy import undo_policy
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -28,6 +31,7 @@ def main(arguments: Sequence[str]) -> int:
     undoings = {
         "mps": _undo_mps,
         "mps-clients": _release_clients,
+        "timeslice": undo_policy,
         "mig-instance": undo_instance,
         "mig-off": undo_mode,
     }
@@ -35,6 +39,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"usage: python -m fairshare.sharing.undo {'|'.join(undoings)} ...")
         return 2
     try:
+        users.step_back()
         asyncio.run(undoings[arguments[0]](arguments[1:]))
     except FairshareError as error:
         # Who runs us quotes the last line.

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from fairshare.records import Mode
 from fairshare.spec.base import Name, PositiveFloat, PositiveSeconds, Seconds, Spec
 from fairshare.spec.mig import MigSpec
+from fairshare.spec.sharing import MpsSpec, TimesliceSpec
 
 
 class Matrix(Spec):
@@ -33,6 +34,10 @@ class Matrix(Spec):
     model: str | None = None
     mig: MigSpec | None = None
     """How mode mig makes its shares, where it does."""
+    mps: MpsSpec = MpsSpec()
+    """How mode mps makes its shares, where it does."""
+    timeslice: TimesliceSpec = TimesliceSpec()
+    """How mode timeslice makes its shares, where it does."""
     seed: int | None = Field(None, ge=0)
     warmup_s: Seconds | None = None
     window_s: PositiveSeconds | None = None
