@@ -25,6 +25,11 @@ _PARTS = {
     "gpu": dict, "boot_id": str, "mig_mode": dict, "compute_mode": str, "time_slice": str,
     "persistence_mode": str, "instances": list,
 }  # fmt: skip
+_GPU = {
+    "name", "uuid", "bus_id", "driver_version", "compute_capability", "memory_mib", "fp16_tflops",
+    "memory_gb_s", "sm_count", "mig_memory_slices", "mig_toggle_needs_reset", "mig_profiles",
+}  # fmt: skip
+_INSTANCE = {"gi", "profile", "profile_id", "ci_profile_id", "start", "size", "cis"}
 
 
 class DamagedStateError(ValueError):
@@ -85,10 +90,22 @@ def read_state(directory: Path) -> State:
         raise DamagedStateError(directory, "state.json is not fairshare's")
     if state["format_version"] != FORMAT_VERSION:
         raise DamagedStateError(directory, "another version of fairshare made it")
+    if (place := _damage(state)) is not None:
+        raise DamagedStateError(directory, f"state.json is damaged (at {place!r})")
+    return state if state["boot_id"] == boot_id() else _rebooted(state)
+
+
+def _damage(state: State) -> str | None:
+    """Where something is missing, if anything is."""
     for name, kind in _PARTS.items():
         if not isinstance(state.get(name), kind):
-            raise DamagedStateError(directory, f"state.json is damaged (at {name!r})")
-    return state if state["boot_id"] == boot_id() else _rebooted(state)
+            return name
+    if missing := _GPU - state["gpu"].keys():
+        return f"gpu.{min(missing)}"
+    if not {"current", "pending"} <= state["mig_mode"].keys():
+        return "mig_mode"
+    whole = (isinstance(i, dict) and i.keys() >= _INSTANCE for i in state["instances"])
+    return None if all(whole) else "instances"
 
 
 def write_state(directory: Path, state: State) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from fairshare.virtual.state import (
     gpu_facts,
     read_state,
 )
+
+INSTANCE = ("gi", "profile", "profile_id", "ci_profile_id", "start", "size", "cis")
 
 
 @pytest.mark.parametrize("name", gpu_names())
@@ -61,7 +64,7 @@ def test_changes_are_kept_even_when_the_block_fails(tmp_path: Path) -> None:
     ("text", "why"),
     [
         ('{"format_version": 99}', "another version of fairshare"),
-        ('{"format_version": 2, "gpu": 3}', "damaged"),
+        ('{"format_version": 2, "gpu": 3}', "damaged .at 'gpu'"),
         ('{"format_v', "damaged"),
         ("[]", "not fairshare's"),
     ],
@@ -73,15 +76,29 @@ def test_a_damaged_state_is_refused_with_the_remedy(tmp_path: Path, text: str, w
         read_state(tmp_path)
 
 
+def test_a_state_with_something_missing_is_refused(tmp_path: Path) -> None:
+    """Whatever is missing is named, deep inside too."""
+    install(tmp_path, "h200")
+    whole = read_state(tmp_path)
+    gpu = {key: value for key, value in whole["gpu"].items() if key != "uuid"}
+    for place, broken in {
+        "gpu.uuid": {"gpu": gpu},
+        "mig_mode": {"mig_mode": {"current": "Enabled"}},
+        "instances": {"instances": [{"gi": 1}]},
+        "time_slice": {"time_slice": None},
+    }.items():
+        (tmp_path / "state.json").write_text(json.dumps({**whole, **broken}))
+        with pytest.raises(DamagedStateError, match=f"at '{place}'"):
+            read_state(tmp_path)
+
+
 @pytest.mark.parametrize(("name", "kept"), [("a100-40", "Enabled"), ("h200", "Disabled")])
 def test_a_reboot_leaves_what_a_real_one_leaves(tmp_path: Path, name: str, kept: str) -> None:
     """No instances and defaults; MIG mode survives on Ampere only, where the card stores it."""
     install(tmp_path, name)
     with changing_state(tmp_path) as state:
         state["mig_mode"] = {"current": "Enabled", "pending": "Enabled"}
-        state["instances"] = [
-            {"gi": 2, "profile_id": 9, "start": 0, "size": 4, "cis": [{"ci": 0, "uuid": "MIG-1"}]}
-        ]
+        state["instances"] = [dict.fromkeys(INSTANCE)]
         state["compute_mode"], state["time_slice"] = "Prohibited", "LONG"
     assert read_state(tmp_path)["instances"]
     with changing_state(tmp_path) as state:
