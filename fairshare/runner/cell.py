@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from fairshare.devices.telemetry import GpuSampler, record_gpu, record_hosts
@@ -26,6 +27,7 @@ from fairshare.records import (
 from fairshare.results import layout
 from fairshare.results.files import writing
 from fairshare.results.writer import CellWriter
+from fairshare.runner.foreign import ForeignWatch
 from fairshare.runner.loads import cell_load
 from fairshare.runner.plan import PlannedCell
 from fairshare.runner.settings import Settings
@@ -88,7 +90,8 @@ class Account:
 class CellContext:
     """What the cells of one deployment have in common.
 
-    ``shares``: as seen from inside; ``health`` tells why they are not in force any more, if so.
+    ``shares``: as seen from inside; ``health`` tells why they are not in force any more, if so;
+    ``run_id``: what the processes of this run are known by.
     """
 
     settings: Settings
@@ -97,6 +100,7 @@ class CellContext:
     deployment: str
     shares: list[dict[str, Any]]
     health: Callable[[], Awaitable[str | None]]
+    run_id: str
     sampler: GpuSampler | None
     events: EventLog
     stop: asyncio.Event
@@ -137,10 +141,12 @@ async def run_cell(cell: PlannedCell, context: CellContext, writer: CellWriter) 
     result.shares = context.shares
     result.started_at = time.time()
     account = Account()
+    driver, device = context.settings.driver, context.settings.device
+    watch = ForeignWatch(partial(driver.nvml.compute_processes, device.id), context.run_id)
     try:
         with writing(writer.dir):
             await context.fleet.wait_idle(IDLE_TIMEOUT_S)
-            report = await _measure(cell, context, writer, account)
+            report = await _measure(cell, context, writer, account, watch)
             unhealthy = await _unhealthy(context)
     except StoppedEarlyError:
         raise
@@ -155,6 +161,7 @@ async def run_cell(cell: PlannedCell, context: CellContext, writer: CellWriter) 
     )
     if result.status is CellStatus.OK:
         _note_unheard(result, account)
+    _note_foreign(result, watch)
     return result
 
 
@@ -168,8 +175,19 @@ def _note_unheard(result: CellResult, account: Account) -> None:
         )
 
 
+def _note_foreign(result: CellResult, watch: ForeignWatch) -> None:
+    if watch.found:
+        result.marks.append(Mark.CONTAMINATED)
+        others = f"others computed on the GPU in the window: {', '.join(watch.found.values())}"
+        result.reason = f"{result.reason}; {others}" if result.reason else others
+
+
 async def _measure(
-    cell: PlannedCell, context: CellContext, writer: CellWriter, account: Account
+    cell: PlannedCell,
+    context: CellContext,
+    writer: CellWriter,
+    account: Account,
+    watch: ForeignWatch,
 ) -> DriveReport:
     load = cell_load(cell, context.plan, context.fleet, context.settings)
 
@@ -177,15 +195,21 @@ async def _measure(
         account.add(record)
         writer.append(record)
 
+    def on_window(phase: str) -> None:
+        context.events.emit("cell.phase", cell=cell.id, phase=phase)
+        watch.enter(phase)
+
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(_telemetry(context, writer))
+        if context.sampler is not None:  # else the device has no list of who computes on it
+            await stack.enter_async_context(watch.watching(TELEMETRY_INTERVAL_S))
         halt = await stack.enter_async_context(_halt(context))
         report = await drive(
             load.tenants,
             cell.scenario.timing,
             sink,
             stop=halt,
-            on_window=lambda phase: context.events.emit("cell.phase", cell=cell.id, phase=phase),
+            on_window=on_window,
         )
         if not halt.is_set():
             await _find_hung(load.tenants, context, account)

@@ -176,6 +176,7 @@ class Sweep:
                 deployment=deployment.id,
                 shares=shares,
                 health=partitioner.health,
+                run_id=stage.scope.run_id,
                 sampler=stage.sampler,
                 events=self.events,
                 stop=self.stop,
