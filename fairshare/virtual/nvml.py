@@ -219,8 +219,9 @@ class StandInNvml:
         return [int(mode["current"] == "Enabled"), int(mode["pending"] == "Enabled")]
 
     def nvmlDeviceGetMaxMigDeviceCount(self, handle: _Handle) -> int:
-        """How many MIG devices there can be."""
-        del handle
+        """How many MIG devices there can be; a MIG device has none."""
+        if handle.mig_uuid:
+            raise NVMLError_NotSupported
         return _MIG_DEVICES if self._state()["gpu"]["mig_profiles"] else 0
 
     def nvmlDeviceGetMigDeviceHandleByIndex(self, handle: _Handle, index: int) -> _Handle:

@@ -189,6 +189,15 @@ def test_a_damaged_gpu_is_an_error_and_no_traceback(gpu: Path, smi: Smi) -> None
         assert "Traceback" not in done.stderr
 
 
+def test_instances_keep_the_mode_on(gpu: Path, smi: Smi) -> None:
+    """As long as one is there, disabling MIG stays pending."""
+    assert "pending disable state" in smi("-mig 0")[1][0]
+    assert modes(gpu) == ("Enabled", "Disabled")
+    empty(smi)
+    smi("-mig 0")
+    assert modes(gpu) == ("Disabled", "Disabled")
+
+
 def test_a_reset_needs_everybody_gone(gpu: Path, smi: Smi) -> None:
     """An open NVML session keeps it off, with NVIDIA's words; then it leaves no instance."""
     note = open_client(gpu)

@@ -77,6 +77,9 @@ def test_processes_of_every_kind_are_found(gpu: Path) -> None:
     smi("mig", "-cgi", "9,9", "-C")
     occupy(gpu, mig_devices(read_state(gpu))[1].uuid, os.getpid())
     assert library.compute_processes("virtual:h200") == [GpuProcess(os.getpid(), used)]
+    first, second = (device.uuid for device in mig_devices(read_state(gpu)))
+    assert library.compute_processes(first) == []
+    assert library.compute_processes(second) == [GpuProcess(os.getpid(), used)]
 
 
 def test_mig_devices_have_their_own_memory_and_ids(gpu: Path) -> None:
@@ -102,7 +105,7 @@ def test_mig_devices_have_their_own_memory_and_ids(gpu: Path) -> None:
 
 
 def test_a_sample_has_what_a_simulated_gpu_knows(gpu: Path) -> None:
-    """Utilisation over the time between samples and memory; power and clocks are absent."""
+    """Utilisation between samples, none in MIG mode; memory; power and clocks are absent."""
     uuid = read_state(gpu)["gpu"]["uuid"]
     sampler = Nvml(StandInNvml(gpu)).sampler("virtual:h200")
     occupy(gpu, uuid, os.getpid())
@@ -115,6 +118,12 @@ def test_a_sample_has_what_a_simulated_gpu_knows(gpu: Path) -> None:
         sample = sampler.sample()
     assert sample == GpuSample(gpu_utilisation=1.0, memory_used_bytes=3 * 1024**3)
     sampler.close()
+    (gpu / "servers" / f"{os.getpid()}.json").unlink()
+    smi("-mig", "1")
+    for _ in range(2):
+        assert sampler.sample() == GpuSample(memory_used_bytes=0)
+    sampler.close()
+    smi("-mig", "0")
     smi("-c", "3")
     library = StandInNvml(gpu)
     library.nvmlInit()
