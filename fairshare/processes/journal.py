@@ -9,31 +9,41 @@ One JSON line each, in ``<state dir>/runs/<run id>.jsonl``::
     {"kind": "undone", "n": 1, "commands": 2}           so many of its commands succeeded
     {"kind": "process", "pid": ..., "start_ticks": ..., "boot_id": ...}
     {"kind": "segments", "segments": [[name, inode], ...]}
+    {"kind": "closed"}                                  nothing at all is left
 
 Whoever writes to a journal holds its lock (``flock``): the run while it lives, then whoever cleans
-up after it. The lock falls with its holder, so a journal that can be locked has no live run.
+up after it. The lock falls with its holder, so a journal that can be locked has no live run. The
+writer remembers what it wrote: the journal may be lost or full while its run goes on.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import itertools
 import json
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fairshare import assets, users
-from fairshare.errors import FairshareError
+from fairshare.errors import FairshareError, StoppedEarlyError
 from fairshare.processes.identity import ProcessIdentity
+from fairshare.processes.journal_state import (
+    FORMAT_VERSION,
+    JournalError,
+    JournalState,
+    RunHeader,
+    header_fields,
+    parse,
+)
 from fairshare.processes.segments import Segment
 
-FORMAT_VERSION = 1
 _STILLBORN_AFTER_S = 3600.0
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @users.as_root()
@@ -44,49 +54,13 @@ def runs_dir() -> Path:
     return path
 
 
-@dataclass(frozen=True, slots=True)
-class RunHeader:
-    """The first line: whose run this is, what was there before it, and which files it made.
-
-    ``lock`` is the file with which it holds its device, if it holds one.
-    """
-
-    run_id: str
-    owner: ProcessIdentity
-    host: str
-    private_dir: Path
-    segments_before: frozenset[Segment] = frozenset()
-    lock: Path | None = None
-
-
-@dataclass(slots=True)
-class Step:
-    """An intended change that is not known to be undone, and the commands that undo it."""
-
-    number: int
-    name: str
-    undo: list[list[str]]
-    env: dict[str, str]
-    release: list[list[str]] = field(default_factory=list)
-    commands_undone: int = 0
-
-
-@dataclass(slots=True)
-class JournalState:
-    """What a journal says after its last whole line."""
-
-    header: RunHeader
-    pending: dict[int, Step] = field(default_factory=dict)
-    processes: list[ProcessIdentity] = field(default_factory=list)
-    segments: set[Segment] = field(default_factory=set)
-
-
 class Journal:
-    """An open, locked journal. Every line is on the disk before the call returns."""
+    """An open journal. Every line is on the disk before the call returns."""
 
-    def __init__(self, path: Path, descriptor: int) -> None:
+    def __init__(self, path: Path, descriptor: int, state: JournalState | None = None) -> None:
         self.path = path
         self._descriptor = descriptor
+        self._state = state
         self._numbers = itertools.count(1)
 
     @classmethod
@@ -95,6 +69,7 @@ class Journal:
         """Begin the journal of a new run; it appears under its name with its first line in it.
 
         Raises:
+            StoppedEarlyError: no space is left for it.
             FairshareError: the state folder cannot be written.
         """
         path = runs_dir() / f"{header.run_id}.jsonl"
@@ -102,34 +77,51 @@ class Journal:
         _forget_stillborn(path.parent)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW
         try:
-            journal = cls(path, os.open(hidden, flags, 0o600))
+            journal = cls(path, os.open(hidden, flags, 0o600), JournalState(header))
             fcntl.flock(journal._descriptor, fcntl.LOCK_EX)
-            journal._write(kind="run", format_version=FORMAT_VERSION, **_header_fields(header))
+            journal._write(kind="run", format_version=FORMAT_VERSION, **header_fields(header))
             hidden.rename(path)
             _sync_folder(path.parent)
         except OSError as error:
-            raise FairshareError(
-                f"cannot write the journal of this run: {error}",
-                hint="FAIRSHARE_STATE_DIR names another folder for it",
-            ) from error
+            with contextlib.suppress(OSError):
+                hidden.unlink()
+            raise _unwritable(path, error) from error
         return journal
+
+    @classmethod
+    @users.as_root()
+    def open(cls, path: Path) -> Journal | None:
+        """Open a journal that may be locked later; None if it is gone or not ours."""
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:
+            return None
+        if os.fstat(descriptor).st_uid == os.geteuid():
+            return cls(path, descriptor)
+        os.close(descriptor)
+        return None
 
     @classmethod
     @users.as_root()
     def lock(cls, path: Path) -> Journal | None:
         """Open a dead run's journal to clean up after it; None if it is held or gone."""
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW)
-        except OSError:
+        journal = cls.open(path)
+        if journal is None:
             return None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(descriptor).st_ino == path.lstat().st_ino:
-                return cls(path, descriptor)
-        except OSError:
-            pass
-        os.close(descriptor)
+        with contextlib.suppress(OSError):
+            named = os.path.samestat(os.fstat(journal._descriptor), path.lstat())
+            if named and journal.try_lock():
+                return journal
+        journal.close()
         return None
+
+    def try_lock(self) -> bool:
+        """Hold the journal if nobody else does."""
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
 
     def intend(
         self,
@@ -144,9 +136,12 @@ class Journal:
         added to their environment. Each must do no harm where its change was never made. The
         commands of ``release`` run first of all, before any process of the run is ended: they let
         the device go of processes that it would be harmful to kill. They have a few seconds.
+
+        Raises:
+            StoppedEarlyError: it cannot be recorded, so the change must not be made.
         """
         number = next(self._numbers)
-        self._write(
+        self._record(
             kind="intend",
             n=number,
             step=step,
@@ -158,15 +153,19 @@ class Journal:
 
     def done(self, number: int) -> None:
         """Record that nothing of a step is left to undo."""
-        self._write(kind="done", n=number)
+        self._note(kind="done", n=number)
 
     def undone(self, number: int, commands: int) -> None:
         """Record how many of a step's undo commands have succeeded."""
-        self._write(kind="undone", n=number, commands=commands)
+        self._note(kind="undone", n=number, commands=commands)
 
     def add_process(self, identity: ProcessIdentity) -> None:
-        """Record a process that leads a session of ours."""
-        self._write(
+        """Record a process that leads a session of ours.
+
+        Raises:
+            StoppedEarlyError: it cannot be recorded.
+        """
+        self._record(
             kind="process",
             pid=identity.pid,
             start_ticks=identity.start_ticks,
@@ -177,17 +176,25 @@ class Journal:
         """Record shared-memory segments that our processes made."""
         rows = [[segment.name, segment.inode] for segment in sorted(segments)]
         if rows:
-            self._write(kind="segments", segments=rows)
+            self._note(kind="segments", segments=rows)
 
-    def state(self) -> JournalState | None:
-        """What this journal says now; None where it cannot be understood."""
-        return read_state(self.path)
+    def state(self) -> JournalState:
+        """What the journal says: of our own what we wrote, of another's what is in it.
+
+        Raises:
+            JournalError: it cannot be understood.
+        """
+        if self._state is None:
+            self._state = parse(_content(self._descriptor))
+        return self._state
 
     @users.as_root()
     def remove(self) -> None:
         """Delete the journal: nothing is left to clean up."""
-        self.path.unlink(missing_ok=True)
-        _sync_folder(self.path.parent)
+        self._note(kind="closed")
+        with contextlib.suppress(OSError):  # somebody may have removed it, with all its folders
+            self.path.unlink(missing_ok=True)
+            _sync_folder(self.path.parent)
 
     def close(self) -> None:
         """Let go of the lock; what is still in the journal is for a later clean-up."""
@@ -195,71 +202,79 @@ class Journal:
             os.close(self._descriptor)
             self._descriptor = -1
 
+    def _record(self, **line: Any) -> None:
+        """Write a line that must be on the disk before anything is done."""
+        try:
+            self._write(**line)
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+        self.state().apply(line)
+
+    def _note(self, **line: Any) -> None:
+        """Write a line whose loss only means that something is undone a second time."""
+        with contextlib.suppress(OSError):
+            self._write(**line)
+        with contextlib.suppress(JournalError):
+            self.state().apply(line)
+
     def _write(self, **line: Any) -> None:
-        os.write(self._descriptor, json.dumps(line).encode() + b"\n")
-        os.fsync(self._descriptor)
+        data = json.dumps(line).encode() + b"\n"
+        size = os.fstat(self._descriptor).st_size
+        try:
+            while data:
+                data = data[os.write(self._descriptor, data) :]
+            os.fsync(self._descriptor)
+        except OSError:
+            # Half a line would spoil the next one.
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, size)
+            raise
 
 
 @users.as_root()
-def read_state(path: Path) -> JournalState | None:
-    """What a journal says; None where it is gone, another user's, or not one of this version."""
+def load_state(path: Path) -> JournalState | None:
+    """What a journal says; None where there is none, or one of another user.
+
+    Raises:
+        JournalError: it cannot be understood, and why.
+    """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-        with os.fdopen(descriptor, "rb") as file:
-            if os.fstat(file.fileno()).st_uid != os.geteuid():
-                return None
-            # A line without its end was being written when the writer died: it never took effect.
-            lines = [json.loads(line) for line in file if line.endswith(b"\n")]
-        if not lines or lines[0].get("format_version") != FORMAT_VERSION:
-            return None
-        state = JournalState(_parse_header(lines[0]))
-        for line in lines[1:]:
-            _apply(line, state)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
         return None
-    return state
+    except OSError as error:
+        raise JournalError(f"it cannot be opened: {error.strerror}") from None
+    try:
+        if os.fstat(descriptor).st_uid != os.geteuid():
+            return None
+        return parse(_content(descriptor))
+    except OSError as error:
+        raise JournalError(f"it cannot be read: {error.strerror}") from None
+    finally:
+        os.close(descriptor)
 
 
-def _apply(line: Mapping[str, Any], state: JournalState) -> None:
-    match line["kind"]:
-        case "intend":
-            state.pending[line["n"]] = Step(
-                number=line["n"],
-                name=line["step"],
-                undo=[list(argv) for argv in line["undo"]],
-                env=dict(line["env"]),
-                release=[list(argv) for argv in line.get("release", ())],
-            )
-        case "done":
-            state.pending.pop(line["n"], None)
-        case "undone":
-            state.pending[line["n"]].commands_undone = line["commands"]
-        case "process":
-            state.processes.append(
-                ProcessIdentity(line["pid"], line["start_ticks"], line["boot_id"])
-            )
-        case "segments":
-            state.segments |= {Segment(name, inode) for name, inode in line["segments"]}
+def read_state(path: Path) -> JournalState | None:
+    """What a journal says; None where it is gone, another user's, or not to be understood."""
+    try:
+        return load_state(path)
+    except JournalError:
+        return None
 
 
-def _header_fields(header: RunHeader) -> dict[str, Any]:
-    owner = header.owner
-    return {
-        "run_id": header.run_id,
-        "owner": {"pid": owner.pid, "start_ticks": owner.start_ticks, "boot_id": owner.boot_id},
-        "host": header.host,
-        "private_dir": str(header.private_dir),
-        "segments_before": [[each.name, each.inode] for each in sorted(header.segments_before)],
-        "lock": None if header.lock is None else str(header.lock),
-    }
+def _content(descriptor: int) -> bytes:
+    return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
 
 
-def _parse_header(line: Mapping[str, Any]) -> RunHeader:
-    owner = ProcessIdentity(**line["owner"])
-    before = frozenset(Segment(name, inode) for name, inode in line["segments_before"])
-    lock = None if line["lock"] is None else Path(line["lock"])
-    private_dir = Path(line["private_dir"])
-    return RunHeader(line["run_id"], owner, line["host"], private_dir, before, lock)
+def _unwritable(path: Path, error: OSError) -> FairshareError:
+    if error.errno in _FULL:
+        return StoppedEarlyError(
+            f"no space left to journal a change in {path}, so it was not made",
+            hint="free some space, then run the same command with --resume; or "
+            "FAIRSHARE_STATE_DIR names another folder",
+        )
+    problem = f"cannot write the journal of this run, {path}: {error.strerror or error}"
+    return StoppedEarlyError(problem, hint="FAIRSHARE_STATE_DIR names another folder for it")
 
 
 def _forget_stillborn(folder: Path) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fairshare.processes.identity import ProcessIdentity, identify
-from fairshare.processes.table import all_pids
+from fairshare.processes.table import all_pids, namespace_of
 
 RUN_LABEL = "FAIRSHARE_RUN"
 SLOT_LABEL = "FAIRSHARE_SLOT"
@@ -32,10 +32,17 @@ def environment_of(pid: int) -> dict[str, str]:
 
 
 def labels() -> dict[ProcessIdentity, dict[str, str]]:
-    """The labels of every running process that carries ours, this process left out."""
+    """The labels of every running process that carries ours, this process left out.
+
+    Those of another process table (a container's) are its own business: the pid of their run's
+    owner means somebody else here.
+    """
     found: dict[ProcessIdentity, dict[str, str]] = {}
+    ours = namespace_of()
     for pid in all_pids():
         if pid == os.getpid() or RUN_LABEL not in environment_of(pid):
+            continue
+        if namespace_of(pid) != ours:
             continue
         identity = identify(pid)
         # Read once more: only now is it certain whose environment it is.

@@ -14,16 +14,18 @@ import fcntl
 import json
 import os
 import pwd
+import re
 import stat
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fairshare.processes.table import command_line, read_row, started_at
+from fairshare import assets
+from fairshare.processes.table import command_line, read_row, started_at, user_of
 
 _LOCKS = Path("/proc/locks")
+_PREFIX = "fairshare-"
 _READ_BYTES = 4096
 _TEXT_LENGTH = 200
 _PATIENCE_S = 0.2
@@ -205,10 +207,7 @@ def _said(raw: bytes) -> dict[str, Any] | None:
 def _described(pid: int | None, file_uid: int, said: dict[str, Any] | None) -> Holder:
     if pid is None or read_row(pid) is None:
         return Holder(None, None, None, said["about"] if said else "")
-    try:
-        uid = Path(f"/proc/{pid}").stat().st_uid
-    except OSError:
-        uid = None
+    uid = user_of(pid)
     if said and said["pid"] == pid and uid in (file_uid, None):
         return Holder(pid, user_name(file_uid), said["since"], said["about"])
     since = started_at(pid)
@@ -223,7 +222,19 @@ def user_name(uid: int) -> str:
         return f"user {uid}"
 
 
-def all_in(folder: Path, prefix: str) -> Iterator[Path]:
-    """The lock files of a folder."""
-    with contextlib.suppress(OSError):
-        yield from sorted(folder.glob(f"{prefix}*.lock"))
+def path_of(name: str) -> Path:
+    """The lock of this name, the same for all users of the machine.
+
+    Raises:
+        PreflightError: there is no folder for locks.
+    """
+    return assets.lock_dir() / f"{_PREFIX}{re.sub(r'[^A-Za-z0-9._-]', '_', name)}.lock"
+
+
+def existing() -> list[Path]:
+    """The lock files that there are, held or not.
+
+    Raises:
+        PreflightError: there is no folder for locks.
+    """
+    return sorted(assets.lock_dir().glob(f"{_PREFIX}*.lock"))

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from fairshare.processes.identity import ProcessIdentity, boot_id
 from fairshare.processes.journal import Journal
+from fairshare.processes.journal_state import JournalError
 from fairshare.processes.recovery import recover
 
 FINISHED = b"\0"
@@ -31,10 +32,14 @@ def main(arguments: list[str]) -> int:
     # It lives exactly as long as its owner: what asks the owner to go must not end it first.
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
+    # Open from now on: it may be removed together with its folder while the run goes on.
+    journal = Journal.open(Path(journal_path))
+    if journal is None:
+        return 1
     _say_ready()
     if finished_cleanly(int(pipe), owner):
         return 0
-    return clean_up(Path(journal_path))
+    return clean_up(journal)
 
 
 def _say_ready() -> None:
@@ -62,17 +67,18 @@ def finished_cleanly(pipe: int, owner: ProcessIdentity) -> bool:
         return False
 
 
-def clean_up(path: Path) -> int:
-    """Clean up after a dead run unless somebody else does so already."""
+def clean_up(journal: Journal) -> int:
+    """Clean up after a dead run unless somebody else does or did so."""
     deadline_s = time.monotonic() + _LOCK_WAIT_S
-    while (journal := Journal.lock(path)) is None:
-        if not path.exists() or time.monotonic() > deadline_s:
+    while not journal.try_lock():
+        if time.monotonic() > deadline_s:
             return 0
         time.sleep(0.02)
-    state = journal.state()
-    if state is None:
+    try:
+        state = journal.state()
+    except JournalError:
         return 1
-    return 0 if recover(journal, state).complete else 1
+    return 0 if state.closed or recover(journal, state).complete else 1
 
 
 if __name__ == "__main__":

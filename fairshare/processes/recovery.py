@@ -23,10 +23,11 @@ from fairshare import users
 from fairshare.processes import locks
 from fairshare.processes.ending import end_all, reap
 from fairshare.processes.identity import ProcessIdentity, identity_of
-from fairshare.processes.journal import Journal, JournalState, Step
+from fairshare.processes.journal import Journal
+from fairshare.processes.journal_state import JournalState, Step
 from fairshare.processes.labelled import LABELS, labelled
 from fairshare.processes.segments import SHM, held_by, remove_unheld
-from fairshare.processes.table import snapshot, with_descendants
+from fairshare.processes.table import snapshot, user_of, with_descendants
 
 GRACE_S = 2.0
 _RELEASE_S = 3.0
@@ -51,14 +52,17 @@ class Recovery:
         return not self.failed and not self.survivors
 
 
-def members(run_id: str, leaders: Iterable[ProcessIdentity]) -> dict[ProcessIdentity, str]:
+def members(
+    run_id: str, uid: int, leaders: Iterable[ProcessIdentity] = ()
+) -> dict[ProcessIdentity, str]:
     """A run's processes and their names: labelled, in a session of its leaders, or below those.
 
-    A session counts only while its leader lives, since only then is its number certainly ours.
+    A label counts only on a process of the run's own user: anybody can put it on theirs. A session
+    counts only while its leader lives, since only then is its number certainly ours.
     """
     table = snapshot()
     sessions = {leader.pid for leader in leaders if leader.alive()}
-    roots = {identity.pid for identity in labelled(run_id)}
+    roots = {each.pid for each in labelled(run_id) if user_of(each.pid) == uid}
     roots |= {row.pid for row in table.values() if row.session in sessions}
     ours = with_descendants(table, roots) - {os.getpid()}
     return {identity_of(table[pid]): table[pid].name for pid in ours if not table[pid].ended}
@@ -66,13 +70,16 @@ def members(run_id: str, leaders: Iterable[ProcessIdentity]) -> dict[ProcessIden
 
 @users.as_root()
 def recover(journal: Journal, state: JournalState, grace_s: float = GRACE_S) -> Recovery:
-    """Do all that is left to do for a run; blocks. The journal stays where something failed."""
+    """Do all that is left to do for a run; blocks. The journal stays where something failed.
+
+    ``state`` is the journal's own.
+    """
     result = Recovery()
     segments = set(state.segments)
     run_id = state.header.run_id
 
     def find() -> list[ProcessIdentity]:
-        found = members(run_id, state.processes)
+        found = members(run_id, state.header.uid, state.processes)
         result.ended.update(found)
         held = held_by(identity.pid for identity in found)
         segments.update(held - state.header.segments_before)
@@ -92,6 +99,12 @@ def recover(journal: Journal, state: JournalState, grace_s: float = GRACE_S) -> 
         result.removed.append(str(lock))
     for survivor in result.survivors:
         result.ended.pop(survivor, None)
+    if state.damaged:
+        numbers = ", ".join(map(str, state.damaged))
+        result.failed.append(
+            f"line {numbers} of {journal.path} cannot be read, so a change may be left: look at "
+            "the device (nvidia-smi), then remove the file"
+        )
     if result.complete:
         journal.remove()
     return result

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from fairshare import users
-from fairshare.errors import FairshareError
+from fairshare.errors import FairshareError, StoppedEarlyError
 from fairshare.events import EventLog
 from fairshare.processes.guards import Guard, KillGuards
 from fairshare.processes.identity import ProcessIdentity, identify
-from fairshare.processes.journal import Journal, JournalState, RunHeader
+from fairshare.processes.journal import Journal
+from fairshare.processes.journal_state import RunHeader
 from fairshare.processes.labelled import (
     KEEP_ENVIRONMENT,
     LABELS,
@@ -34,6 +35,7 @@ from fairshare.processes.linux import set_child_subreaper
 from fairshare.processes.reaper import FINISHED, READY
 from fairshare.processes.recovery import MARKER, Recovery, recover
 from fairshare.processes.segments import existing
+from fairshare.processes.table import namespace_of
 
 _PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 _SHORT_NAME = re.compile(r"[A-Za-z0-9_-]{1,24}")
@@ -57,10 +59,14 @@ class RunScope:
         self._watchers: set[asyncio.Task[None]] = set()
 
     def slot_dir(self, name: str) -> Path:
-        """The private folder (0700) of one slot, always the same; short enough for sockets."""
+        """The private folder (0700) of one slot, always the same; short enough for sockets.
+
+        Raises:
+            StoppedEarlyError: it cannot be made.
+        """
         if name not in self._slot_dirs:
             path = self._unused(name)
-            path.mkdir(mode=0o700)
+            _make_private(path)
             self._slot_dirs[name] = path
         return self._slot_dirs[name]
 
@@ -126,8 +132,7 @@ async def run_scope(events: EventLog, lock: Path | None = None) -> AsyncIterator
     scope = RunScope(header, journal, events)
     try:
         reaper, pipe = _start_reaper(journal.path, header.owner)
-        header.private_dir.mkdir(mode=0o700)
-        (header.private_dir / MARKER).write_text(header.run_id, encoding="ascii")
+        _make_private(header.private_dir, header.run_id)
         events.emit("run.opened", run_id=header.run_id, private_dir=str(header.private_dir))
         yield scope
     finally:
@@ -137,12 +142,20 @@ async def run_scope(events: EventLog, lock: Path | None = None) -> AsyncIterator
             _dismiss(reaper, pipe)
 
 
+def _make_private(path: Path, run_id: str | None = None) -> None:
+    try:
+        path.mkdir(mode=0o700)
+        if run_id is not None:
+            (path / MARKER).write_text(run_id, encoding="ascii")
+    except OSError as error:
+        raise StoppedEarlyError(
+            f"cannot make the private folder {path}: {error.strerror}",
+            hint="free some space; TMPDIR names another folder for temporary files",
+        ) from error
+
+
 async def _close(scope: RunScope) -> None:
-    state = scope.journal.state()
-    if state is None:
-        scope.events.emit("run.journal_lost", path=str(scope.journal.path))
-        state = JournalState(scope.header)
-    result = await asyncio.to_thread(recover, scope.journal, state)
+    result = await asyncio.to_thread(recover, scope.journal, scope.journal.state())
     await scope.wait_watchers()
     scope.journal.close()
     _report(scope.events, result)
@@ -179,6 +192,8 @@ def _header(lock: Path | None) -> RunHeader:
         private_dir=Path(base) / f"fs-{suffix}",
         segments_before=frozenset(existing()),
         lock=lock,
+        uid=os.getuid(),
+        namespace=namespace_of() or "",
     )
 
 

@@ -72,6 +72,23 @@ def with_descendants(table: Mapping[int, ProcessRow], roots: Iterable[int]) -> s
     return found
 
 
+def user_of(pid: int) -> int | None:
+    """The real user id of a process, None if it is gone."""
+    try:
+        text = (_PROC / str(pid) / "status").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    return next((int(line.split()[1]) for line in text.splitlines() if line[:4] == "Uid:"), None)
+
+
+def namespace_of(pid: int | str = "self") -> str | None:
+    """The kernel's name of the process table that a process sees; None if it does not say."""
+    try:
+        return str((_PROC / str(pid) / "ns" / "pid").readlink())
+    except OSError:
+        return None
+
+
 def started_at(pid: int) -> float | None:
     """When a process started, in seconds since the epoch; None if it is gone."""
     row = read_row(pid)

@@ -12,7 +12,7 @@ from typing import Any
 
 from fairshare.errors import ResultsError
 from fairshare.events import EventLog, Listener
-from fairshare.processes.clean import find_dead_runs, undo
+from fairshare.processes.clean import FAILED, find_dead_runs, undo
 from fairshare.records import CellStatus
 from fairshare.results import layout
 from fairshare.results.files import writing
@@ -70,8 +70,10 @@ async def _execute(
         with EventLog(directory / layout.EVENTS) as events:
             for listener in listeners:
                 events.listen(listener)
-            for run_id, done in cleaned.items():
-                events.emit("run.cleaned", run=run_id, done=done)
+            for run_id, told in cleaned.items():
+                failed = [line for line in told if line.startswith(FAILED)]
+                done = [line for line in told if line not in failed]
+                events.emit("run.cleaned", run=run_id, done=done, failed=failed)
             for finding in reservations(findings):
                 events.emit("preflight.warned", check=finding.name, says=finding.says)
             events.emit("sweep.started", cells=len(plan.cells), infeasible=len(plan.infeasible))

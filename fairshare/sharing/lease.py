@@ -6,19 +6,15 @@ The kernel lets the lock go with the process, however it ends; no child inherits
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from fairshare import assets
 from fairshare.devices.device import Device
 from fairshare.devices.driver import STATE_VARIABLE, Driver
 from fairshare.errors import DeviceBusyError, PreflightError
 from fairshare.processes import locks
 from fairshare.spec.launcher import DeviceKind
-
-PREFIX = "fairshare-"
 
 
 @asynccontextmanager
@@ -53,7 +49,7 @@ def lock_path(device: Device, driver: Driver) -> Path:
         # As many as there are folders, and each is a GPU of its own.
         folder = Path(driver.env[STATE_VARIABLE]).resolve()
         name = f"virtual-{hashlib.sha256(bytes(folder)).hexdigest()[:16]}"
-    return assets.lock_dir() / f"{PREFIX}{re.sub(r'[^A-Za-z0-9._-]', '_', name)}.lock"
+    return locks.path_of(name)
 
 
 def _take(path: Path, device: Device, results: Path) -> int:

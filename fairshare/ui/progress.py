@@ -45,6 +45,8 @@ class Progress:
 
     def _cleaned(self, event: Event) -> None:
         click.echo(f"cleaned up after a killed run ({event['run']})")
+        for problem in event["failed"]:
+            click.secho(f"  {problem}", fg="yellow")
 
     def _begun(self, event: Event) -> None:
         self._cells = event["cells"]

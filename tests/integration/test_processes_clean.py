@@ -12,11 +12,18 @@ import pytest
 from processes_children import DAEMON, SHARED_MEMORY, STUBBORN, Owner, Ready, assert_gone, python
 
 from fairshare.errors import PreflightError
-from fairshare.processes.clean import DeadRun, find_dead_runs, undo
+from fairshare.processes.clean import (
+    DeadRun,
+    dead_runs_of_others,
+    find_dead_runs,
+    undo,
+)
 from fairshare.processes.identity import ProcessIdentity, boot_id, identify
-from fairshare.processes.journal import Journal, RunHeader, read_state, runs_dir
+from fairshare.processes.journal import Journal, read_state, runs_dir
+from fairshare.processes.journal_state import RunHeader
 from fairshare.processes.labelled import OWNER_LABEL, RUN_LABEL, labelled, owner_label
 from fairshare.processes.segments import SHM
+from fairshare.processes.table import namespace_of
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +50,10 @@ def _dead_run(folder: Path, steps: dict[str, list[list[str]]], host: str | None 
     """A journal as a killed run leaves it; its lock is let go."""
     run_id = f"dead-{secrets.token_hex(3)}"
     host = os.uname().nodename if host is None else host
-    journal = Journal.create(RunHeader(run_id, _dead_owner(), host, folder))
+    header = RunHeader(
+        run_id, _dead_owner(), host, folder, uid=os.getuid(), namespace=namespace_of() or ""
+    )
+    journal = Journal.create(header)
     for step, commands in steps.items():
         journal.intend(step, commands)
     journal.close()
@@ -72,7 +82,9 @@ def test_a_run_whose_reaper_died_too_is_cleaned_up(ready: Ready, tmp_path: Path)
     assert run.run_id == owner.run_id
     assert {int(line[0]) for line in words} <= {identity.pid for identity in run.processes}
     planned = undo(run, dry_run=True)
-    assert [line for line in planned if "undo" in line] == ["would undo second", "would undo first"]
+    plans = [line.partition(": ")[0] for line in planned if "undo" in line]
+    assert plans == ["would undo second", "would undo first"]
+    assert f"would remove {SHM / segment}" not in planned  # its tracker will do so
     assert f"would remove {owner.private_dir}" in planned
     assert labelled(owner.run_id) != []
     assert not undone.exists()
@@ -126,7 +138,7 @@ def test_a_live_run_is_neither_found_nor_touched(ready: Ready, tmp_path: Path) -
     (journal,) = runs_dir().iterdir()
     for dry_run in (True, False):
         with pytest.raises(PreflightError, match="is alive"):
-            undo(DeadRun(owner.run_id, live, journal), dry_run)
+            undo(DeadRun(owner.run_id, live, os.getuid(), journal), dry_run)
     assert child.alive()
     assert owner.private_dir.exists()
     owner.process.communicate(timeout=60)
@@ -212,3 +224,96 @@ def test_orphans_without_a_journal_are_found_by_their_label(ready: Ready) -> Non
         assert children[name].poll() is None
         children[name].kill()
         children[name].wait()
+
+
+def test_a_damaged_journal_is_told_and_what_is_left_is_ended(ready: Ready, tmp_path: Path) -> None:
+    """Of a run whose journal cannot be read the processes end, and the journal stays in sight."""
+    owner = Owner(tmp_path, ready, {"children": [DAEMON]})
+    daemon = identify(int(ready.line()[0]))
+    assert daemon is not None
+    (path,) = runs_dir().iterdir()
+    intact = path.read_bytes()
+    path.write_bytes(b"\x00" * len(intact))
+    assert find_dead_runs() == []  # its lock is held, so it lives
+    _kill_with_reaper(owner)
+    (run,) = find_dead_runs()
+    assert run.run_id == owner.run_id
+    (would_end, *_, planned) = undo(run, dry_run=True)
+    assert would_end.startswith(f"would end process {daemon.pid} ")
+    assert daemon.alive()
+    told = undo(run, dry_run=False)
+    assert not daemon.alive()
+    assert told[-1] == planned
+    assert told[-1].startswith(f"FAILED: the journal {path} cannot be understood: its first line")
+    assert path.exists()
+    path.write_bytes(intact)
+    (run,) = find_dead_runs()
+    undo(run, dry_run=False)
+    assert not owner.private_dir.exists()
+
+
+def test_what_can_be_read_of_a_journal_is_undone(tmp_path: Path) -> None:
+    """A damaged line is told as a failure after everything else has been undone."""
+    undone = tmp_path / "undone"
+    steps = {word: _note(undone, word) for word in ("first", "second", "third")}
+    journal = _dead_run(tmp_path / "fs-0", steps)
+    lines = journal.path.read_bytes().splitlines(keepends=True)
+    lines[2] = b"?" + lines[2]
+    journal.path.write_bytes(b"".join(lines))
+    for expected in (["undid third", "undid first"], []):
+        (run,) = find_dead_runs()
+        *done, failed = undo(run, dry_run=False)
+        assert done == expected
+        assert failed.startswith(f"FAILED: line 3 of {journal.path} cannot be read")
+    assert undone.read_text().split() == ["third", "first"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a process of another user")
+def test_a_label_on_another_users_process_is_not_believed(tmp_path: Path) -> None:
+    """Whoever copies our label gets nobody's process killed, not even by root; it is told of."""
+    journal = _dead_run(tmp_path / "fs-0", {})
+    state = read_state(journal.path)
+    assert state is not None
+    labels = {RUN_LABEL: state.header.run_id, OWNER_LABEL: owner_label(state.header.owner)}
+    foreign = subprocess.Popen(
+        ["sleep", "100"], env={**labels}, user=65534, group=65534, extra_groups=[]
+    )
+    (run,) = find_dead_runs()
+    assert run.processes == ()
+    undo(run, dry_run=False)
+    assert foreign.poll() is None
+    assert find_dead_runs() == []
+    (other,) = dead_runs_of_others()
+    assert (other.uid, [each.pid for each in other.processes]) == (65534, [foreign.pid])
+    with pytest.raises(PreflightError, match="nobody's"):
+        undo(other, dry_run=False)
+    assert foreign.poll() is None
+    foreign.kill()
+    foreign.wait()
+
+
+def test_a_pid_that_was_reused_is_left_alone(tmp_path: Path) -> None:
+    """A recorded process whose pid somebody else has now is not that process any more."""
+    with subprocess.Popen(["sleep", "100"], start_new_session=True) as foreign:
+        journal = _dead_run(tmp_path / "fs-0", {})
+        again = Journal.lock(journal.path)
+        assert again is not None
+        again.add_process(ProcessIdentity(foreign.pid, 1, boot_id()))
+        again.close()
+        (run,) = find_dead_runs()
+        undo(run, dry_run=False)
+        assert foreign.poll() is None
+        foreign.kill()
+
+
+def test_a_copied_label_of_a_live_run_does_not_end_it(ready: Ready, tmp_path: Path) -> None:
+    """A process that claims a live run's name and a dead owner does not have the run ended."""
+    owner = Owner(tmp_path, ready, {"children": [STUBBORN]})
+    child = identify(int(ready.line()[0]))
+    assert child is not None
+    env = {RUN_LABEL: owner.run_id, OWNER_LABEL: owner_label(_dead_owner())}
+    with subprocess.Popen(["sleep", "100"], env=env) as copy:
+        assert find_dead_runs() == []
+        copy.kill()
+    assert child.alive()
+    owner.process.communicate(timeout=60)

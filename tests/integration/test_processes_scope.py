@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -171,6 +172,36 @@ def test_a_killed_run_is_cleaned_up_by_its_reaper(code: str, ready: Ready, tmp_p
     assert not owner.private_dir.exists()
     assert labelled(owner.run_id) == []
     assert _journals() == []
+
+
+def test_a_reaper_cleans_up_although_the_state_folder_is_gone(ready: Ready, tmp_path: Path) -> None:
+    """Who removes the journals under a run that is then killed leaves no process and no change."""
+    undone = tmp_path / "undone"
+    wish = {"steps": [["only", _note(undone, "only")]], "children": [STUBBORN]}
+    owner = Owner(tmp_path, ready, wish)
+    child = identify(int(ready.line()[0]))
+    assert child is not None
+    shutil.rmtree(tmp_path / "state")
+    owner.kill()
+    assert_gone(owner.reaper)
+    assert not child.alive()
+    assert undone.read_text().split() == ["only"]
+    assert not owner.private_dir.exists()
+
+
+def test_a_run_ends_well_although_the_state_folder_is_gone(ready: Ready, tmp_path: Path) -> None:
+    """The end of the run undoes from memory what the lost journal said."""
+    undone = tmp_path / "undone"
+    wish = {"steps": [["only", _note(undone, "only")]], "children": [STUBBORN]}
+    owner = Owner(tmp_path, ready, wish)
+    child = identify(int(ready.line()[0]))
+    assert child is not None
+    shutil.rmtree(tmp_path / "state")
+    owner.process.communicate(timeout=60)
+    assert owner.process.returncode == 0
+    assert_gone(owner.reaper)
+    assert not child.alive()
+    assert undone.read_text().split() == ["only"]
 
 
 def test_the_reaper_removes_shared_memory_that_nobody_else_would(

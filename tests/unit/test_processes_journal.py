@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import stat
 from pathlib import Path
 
 import pytest
 
-from fairshare.errors import FairshareError
+from fairshare import assets
+from fairshare.errors import ExitCode, FairshareError, StoppedEarlyError
 from fairshare.processes.identity import ProcessIdentity
-from fairshare.processes.journal import Journal, RunHeader, read_state, runs_dir
+from fairshare.processes.journal import Journal, load_state, read_state, runs_dir
+from fairshare.processes.journal_state import JournalError, RunHeader
 from fairshare.processes.segments import Segment
 
 
@@ -24,7 +28,9 @@ def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def _header(run_id: str = "r1") -> RunHeader:
     owner = ProcessIdentity(pid=4, start_ticks=5, boot_id="b")
     before = frozenset({Segment("theirs", 9)})
-    return RunHeader(run_id, owner, "host", Path("/nowhere/fs-0"), before)
+    return RunHeader(
+        run_id, owner, "host", Path("/nowhere/fs-0"), before, Path("/x.lock"), 7, "pid:[1]"
+    )
 
 
 def test_what_is_written_is_read_back() -> None:
@@ -36,9 +42,11 @@ def test_what_is_written_is_read_back() -> None:
     journal.undone(third, 1)
     journal.add_process(ProcessIdentity(7, 8, "b"))
     journal.add_segments({Segment("psm_1", 11)})
-    state = journal.state()
+    remembered = journal.state()
     journal.close()
+    state = read_state(journal.path)
     assert state is not None
+    assert state == remembered
     assert state.header == _header()
     assert {step.name: step.commands_undone for step in state.pending.values()} == {"a": 0, "c": 1}
     assert state.pending[1].undo == [["undo", "a"]]
@@ -98,10 +106,77 @@ def test_its_lock_lasts_as_long_as_it_is_open() -> None:
     [b"", b"garbage\n", b'{"kind": "run", "format_version": 999}\n', b"[]\n", b'{"kind":'],
 )
 def test_what_is_not_a_journal_of_ours_is_not_guessed_at(content: bytes) -> None:
-    """An empty, broken or future file has no state, and no error comes of it."""
+    """An empty, broken or future file has no state, and it is said why."""
     path = runs_dir() / "x.jsonl"
     path.write_bytes(content)
     assert read_state(path) is None
+    with pytest.raises(JournalError, match=r"empty|damaged|another version"):
+        load_state(path)
+
+
+def test_a_damaged_line_costs_no_more_than_itself() -> None:
+    """What can be read around a damaged line is used, and the line is named."""
+    journal = Journal.create(_header())
+    journal.intend("a", [["undo", "a"]])
+    journal.intend("b", [["undo", "b"]])
+    journal.undone(2, 0)
+    journal.close()
+    lines = journal.path.read_bytes().splitlines(keepends=True)
+    lines[2] = b"\x00" * (len(lines[2]) - 1) + b"\n"
+    journal.path.write_bytes(b"".join(lines))
+    state = read_state(journal.path)
+    assert state is not None
+    assert [step.name for step in state.pending.values()] == ["a"]
+    assert state.damaged == [3]
+
+
+def _full(_descriptor: int, _data: bytes) -> int:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_on_a_full_disk_nothing_may_be_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An intent that cannot be written stops the run; what is done is not forgotten for it."""
+    journal = Journal.create(_header())
+    first = journal.intend("first", [["undo"]])
+    monkeypatch.setattr(os, "write", _full)
+    with pytest.raises(StoppedEarlyError, match="no space left") as caught:
+        journal.intend("second", [["undo"]])
+    assert caught.value.exit_code is ExitCode.STOPPED_EARLY
+    assert [step.name for step in journal.state().pending.values()] == ["first"]
+    journal.done(first)
+    assert journal.state().pending == {}
+    journal.close()
+
+
+def test_half_a_line_on_a_full_disk_spoils_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The piece that still fitted is taken back before anything else is written."""
+    journal = Journal.create(_header())
+    write = os.write
+
+    def nearly_full(descriptor: int, data: bytes) -> int:
+        monkeypatch.setattr(os, "write", _full)
+        return write(descriptor, data[:5])
+
+    monkeypatch.setattr(os, "write", nearly_full)
+    with pytest.raises(StoppedEarlyError):
+        journal.intend("lost", [["undo"]])
+    monkeypatch.setattr(os, "write", write)
+    journal.intend("kept", [["undo"]])
+    journal.close()
+    state = read_state(journal.path)
+    assert state is not None
+    assert ([step.name for step in state.pending.values()], state.damaged) == (["kept"], [])
+
+
+def test_a_journal_that_vanished_is_remembered() -> None:
+    """Who removes the state folder under a run takes neither its memory nor its composure."""
+    journal = Journal.create(_header())
+    journal.intend("a", [["undo"]])
+    shutil.rmtree(assets.state_dir())
+    journal.intend("b", [["undo"]])
+    assert [step.name for step in journal.state().pending.values()] == ["a", "b"]
+    journal.remove()
+    journal.close()
 
 
 def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
