@@ -188,7 +188,7 @@ class CellResult:
     ``window_ns`` is [start, end) of the measured window on the clock of the records;
     ``label`` is the mode as shown to people (``mps-cpu``, ``mig-emulated``); ``shares`` says per
     server what was planned and what was seen from inside; ``client`` is the load generator's
-    account of itself.
+    account of itself; ``notes`` are sentences that belong beside every figure of the cell.
     """
 
     id: str
@@ -197,6 +197,7 @@ class CellResult:
     label: str
     provenance: Provenance
     marks: list[Mark] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     reason: str | None = None
     fingerprint: str = ""
     deployment: str = ""

@@ -103,6 +103,7 @@ def add_cell(
     status: CellStatus = CellStatus.OK,
     reason: str | None = None,
     marks: Sequence[Mark] = (),
+    notes: Sequence[str] = (),
 ) -> Path:
     """Add one complete cell with plausible records, ``host.csv`` and a server's ``.cmd``."""
     cell_id = key.cell_id({"seed": seed})
@@ -123,6 +124,7 @@ def add_cell(
             label=LABELS.get(key.mode, key.mode.value),
             provenance=Provenance.MEASURED_ON_CPU,
             marks=list(marks),
+            notes=list(notes),
             reason=reason,
             window_ns=window if ok else None,
             end_ns=window[1] + S if ok else None,

@@ -72,6 +72,7 @@ class Row:
     tenant: str | None
     repetitions: int
     marks: tuple[Mark, ...]
+    notes: tuple[str, ...]
     estimates: Mapping[str, Estimate]
     errors: Mapping[str, int]
     few_for_p99: bool
@@ -153,6 +154,7 @@ def _row(cells: list[CellAnalysis], tenant: str | None) -> Row:
         tenant=tenant,
         repetitions=len(found),
         marks=tuple(dict.fromkeys(mark for cell, _ in found for mark in cell.marks)),
+        notes=tuple(dict.fromkeys(note for cell, _ in found for note in cell.result.notes)),
         estimates={
             name: _estimate(name, values, within.get(name)) for name, values in samples.items()
         },

@@ -86,6 +86,7 @@ def _identity(cell: CellAnalysis) -> dict[str, Any]:
         "status": result.status.value,
         "provenance": result.provenance.value,
         "marks": [mark.value for mark in cell.marks],
+        "notes": result.notes,
         "reason": result.reason,
         "window_s": cell.window_s,
     }
@@ -94,6 +95,7 @@ def _identity(cell: CellAnalysis) -> dict[str, Any]:
 def _line(cell: CellAnalysis, metrics: TenantMetrics | None) -> dict[str, Any]:
     line = _identity(cell)
     line["marks"] = "; ".join(line["marks"])
+    line["notes"] = "; ".join(line["notes"])
     if metrics is None:
         return line | {"row": "cell", "tenant": None}
     total = metrics.tenant is None
@@ -146,6 +148,7 @@ def _comparison(row: Row) -> dict[str, Any]:
         "tenant": row.tenant,
         "provenance": row.provenance.value,
         "marks": [mark.value for mark in row.marks],
+        "notes": list(row.notes),
         "repetitions": row.repetitions,
         "best": sorted(row.best),
         "metrics": {name: asdict(estimate) for name, estimate in sorted(row.estimates.items())},

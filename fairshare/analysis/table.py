@@ -48,6 +48,7 @@ class TableRow:
     figures: tuple[TableCell, ...]
     provenance: str
     marks: tuple[str, ...]
+    notes: tuple[str, ...]
     repetitions: int
     errors: str
 
@@ -142,6 +143,7 @@ def _row(row: Row, columns: Sequence[Column]) -> TableRow:
         figures=tuple(_figure(row, column) for column in columns),
         provenance=row.provenance.value,
         marks=tuple(mark.value for mark in row.marks),
+        notes=tuple(visible(note) for note in row.notes),
         repetitions=row.repetitions,
         errors=", ".join(f"{count} {kind}" for kind, count in row.errors.items()),
     )

@@ -116,6 +116,7 @@ def blank_result(
         status=status,
         label=plan.label if plan else cell.key.mode.value,
         provenance=plan.provenance if plan else PROVENANCE[settings.device.kind],
+        notes=list(plan.notes) if plan else [],
         fingerprint=cell.fingerprint,
         tenants=[
             {

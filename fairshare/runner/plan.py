@@ -224,6 +224,8 @@ def _slot_shape(plan: PartitionPlan, index: int) -> dict[str, Any]:
         "memory_bytes": slot.memory_bytes,
         "cpu_set": slot.cpu_set,
         "threads": slot.threads,
+        # Two profiles may grant the same SMs and GiB and differ in their engines.
+        **({"mig_profile": slot.mig_profile} if slot.mig_profile else {}),
     }
 
 

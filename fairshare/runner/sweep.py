@@ -283,6 +283,7 @@ def _planned(slot: Slot) -> dict[str, Any]:
             "memory_bytes": slot.memory_bytes,
             "cpu_set": None if slot.cpu_set is None else list(slot.cpu_set),
             "threads": slot.threads,
+            "mig_profile": slot.mig_profile,
         },
     }
 

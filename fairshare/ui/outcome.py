@@ -70,6 +70,8 @@ def _show_reservations(console: Console, built: BuiltAnalysis) -> None:
             marks.setdefault(mark, set()).add(row.mode)
     for mark, modes_with in marks.items():
         console.print(Text(f"{mark}: {', '.join(sorted(modes_with))}"))
+    for mode, note in dict.fromkeys((row.mode, note) for row in rows for note in row.notes):
+        console.print(Text(f"{mode}: {note}"))
     if any(cell.best for row in rows for cell in row.figures):
         console.print(Text(f"{BEST} best of its column, its interval clear of all others"))
     if any(cell.few for row in rows for cell in row.figures):

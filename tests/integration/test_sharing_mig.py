@@ -25,8 +25,9 @@ from fairshare.errors import PartitionError
 from fairshare.events import EventLog
 from fairshare.processes.clean import find_dead_runs, undo
 from fairshare.processes.scope import RunScope, run_scope
-from fairshare.records import Mode
+from fairshare.records import Mode, Provenance
 from fairshare.sharing import mig_session, mig_state, mig_undo
+from fairshare.sharing.emulated import NOT_ISOLATED
 from fairshare.sharing.mig_facts import ask_facts
 from fairshare.sharing.mig_session import MigSession
 from fairshare.sharing.mig_table import known_table
@@ -36,6 +37,7 @@ from fairshare.sharing.plan import Partitioner, PartitionPlan, TenantDemand
 from fairshare.spec.launcher import DeviceKind
 from fairshare.spec.mig import MigSpec
 from fairshare.virtual.driver import install
+from tests.workplace import Workplace
 
 TENANTS = [TenantDemand("chat", "m"), TenantDemand("batch", "m")]
 ALLOWED = SharingOptions(allow_gpu_changes=True, allow_gpu_reset=True)
@@ -440,7 +442,7 @@ from fairshare.devices.driver import STATE_VARIABLE, Driver
 from fairshare.devices.inventory import virtual_device
 from fairshare.events import EventLog
 from fairshare.processes.scope import run_scope
-from fairshare.records import Mode
+from fairshare.records import Mode, Provenance
 from fairshare.sharing import mig_session
 from fairshare.sharing.modes import partitioner_for
 from fairshare.sharing.options import SharingOptions
@@ -513,3 +515,30 @@ async def test_after_a_kill_only_our_places_are_cleared(bench: Bench) -> None:
         await asyncio.to_thread(undo, run, dry_run=False)
     assert bench.state["mig_mode"] == OFF
     assert journals(bench) == []
+
+
+def test_emulated_is_called_so_in_every_output(workplace: Workplace) -> None:
+    """Plan, table, page, summary and cell.json: the label, and what is not isolated."""
+    said = ["--device", "virtual:h200", "--modes", "mig", "--mig", "emulated", "brief.yaml"]
+    plan = workplace.run("plan", *said, "--mig-layout", "3g.71gb,1g.18gb+me")
+    out = workplace.run("matrix", *said, "--mig-layout", "2:1", "--output-dir", "out")
+    assert out.returncode == 0, out.stdout
+    (cell,) = workplace.cells("out").values()
+    assert (cell.result.label, cell.result.provenance) == ("mig-emulated", Provenance.SIMULATED)
+    assert NOT_ISOLATED in cell.result.notes
+    assert [share["planned"]["mig_profile"] for share in cell.result.shares] == [
+        "4g.71gb",
+        "2g.35gb",
+    ]
+    analysis = workplace.path / "out" / "analysis"
+    texts = [plan.stdout, out.stdout]
+    texts += [(analysis / name).read_text() for name in ("report.html", "summary.csv")]
+    for text in texts:
+        assert "mig-emulated" in text
+        assert "copy engines and faults are not isolated" in " ".join(text.split())
+
+
+def test_a_plan_leaves_no_file(workplace: Workplace) -> None:
+    """Not even a simulated GPU is switched on by looking at what would be done on it."""
+    workplace.run("plan", "--device", "virtual:h200", "--modes", "mig", "brief.yaml")
+    assert not (workplace.path / "state/virtual").exists()

@@ -18,6 +18,7 @@ from fairshare.analysis.pipeline import BuiltAnalysis
 from fairshare.errors import ResultsError
 from fairshare.records import CellKey, CellStatus, Mark, Mode
 from fairshare.results import ResultStore, layout
+from fairshare.ui.outcome import show_analysis
 from tests.results_factory import TWO_TENANTS, FakeTenant, add_cell, make_results
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{ 7*7 }}$x_1$\x1b[31m\u202e"
@@ -170,6 +171,25 @@ def test_hostile_names_are_text_everywhere(tmp_path: Path) -> None:
         assert not [node for node in svg.iter() if node.tag.endswith("script")]
     lines = list(csv.DictReader(io.StringIO(made.summary_csv.read_text())))
     assert "'=cmd|' /C calc'!A0" in {line["tenant"] for line in lines}
+
+
+def test_notes_stand_beside_the_figures_everywhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a mode does not isolate is in the table, the page and both summaries."""
+    store = make_results(tmp_path / "out", modes=[Mode.MPS], concurrency=[2], window_s=4.0)
+    note = "bandwidth & L2 are not isolated"
+    add_cell(store, CellKey("s", Mode.MIG, 2), TWO_TENANTS, notes=[note])
+    made = build(tmp_path / "out", figures=False, html=True)
+    show_analysis(made)
+    printed = capsys.readouterr().out
+    assert f"mig-cpu: {note}" in " ".join(printed.split())
+    assert f"mps-cpu: {note}" not in printed
+    assert made.report is not None
+    assert "bandwidth &amp; L2 are not isolated" in made.report.read_text("utf-8")
+    assert note in made.summary_csv.read_text("utf-8")
+    comparison = json.loads(made.summary_json.read_text("utf-8"))["comparison"]
+    assert {tuple(row["notes"]) for row in comparison if row["mode"] == "mig"} == {(note,)}
 
 
 def test_an_empty_folder_gives_a_clear_page(tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ def _row(
         tenant=tenant,
         repetitions=3,
         marks=(),
+        notes=(),
         estimates={metric: estimate},
         errors={},
         few_for_p99=False,
