@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from fairshare.cli.options import MODES, device_flags
+from fairshare.cli.sweeps import flags_of, matrix_of
 from fairshare.errors import ExitCode
 from fairshare.records import Mode
 
@@ -34,11 +35,12 @@ def doctor_command(modes: list[str] | None, output_dir: Path, as_json: bool, **g
     from fairshare.doctor.examine import examine
     from fairshare.doctor.finding import worst
     from fairshare.runner.preflight import intent_of_flags
-    from fairshare.runner.settings import Flags
     from fairshare.ui.findings import show_findings
 
-    chosen = {Mode(mode) for mode in modes or Mode}
-    intent, reason = intent_of_flags(Flags(**given), chosen, output_dir)
+    # As for a sweep in these modes; its scenario is never looked for.
+    nothing = {"engine_args": (), "scenarios": ("doctor",), "matrix_name": None}
+    asked = {**given, **nothing, "modes": modes or [mode.value for mode in Mode]}
+    intent, reason = intent_of_flags(matrix_of(asked), flags_of(asked), output_dir)
     findings = examine(intent)
     if as_json:
         _print_json(reason, findings)

@@ -100,7 +100,7 @@ def matrix_command(
     Without arguments the sweep `quick` runs on the best device that is ready; without a usable
     GPU that is the simulated one, and every figure says so.
     """
-    matrix, flags = _matrix(given), _flags(given)
+    matrix, flags = matrix_of(given), flags_of(given)
     settings, plan = _settle(matrix, flags)
     if dry_run:
         _show_plan(settings, plan)
@@ -112,7 +112,7 @@ def matrix_command(
 @_sweep_flags
 def plan_command(**given: Any) -> None:
     """Show every cell in order, every command that would run, what cannot run, and the time."""
-    _show_plan(*_settle(_matrix(given), _flags(given)))
+    _show_plan(*_settle(matrix_of(given), flags_of(given)))
 
 
 @click.command("run")
@@ -146,7 +146,7 @@ def run_command(
         if vain := [name for name in _DEFINED_BY_THE_CELL if given[name] is not None]:
             flag = vain[0].replace("_", "-")
             raise click.UsageError(f"--{flag} is what the cell to --rerun already defines")
-        settings, plan, flags = _replay(folder, rerun, _flags(given))
+        settings, plan, flags = _replay(folder, rerun, flags_of(given))
     else:
         if scenario is None or given["mode"] is None:
             raise click.UsageError("say which SCENARIO to run, and its --mode")
@@ -159,12 +159,12 @@ def run_command(
             "load_scale": [given["load_scale"]] if given["load_scale"] else None,
             "num_runs": None,
         }
-        flags = _flags(given)
-        settings, plan = _settle(_matrix(single), flags)
+        flags = flags_of(given)
+        settings, plan = _settle(matrix_of(single), flags)
     _execute(settings, plan, flags, output_dir, resume=resume, report=True)
 
 
-def _matrix(given: dict[str, Any]) -> Matrix:
+def matrix_of(given: dict[str, Any]) -> Matrix:
     """The sweep file with the flags laid over it; scenarios alone need no file."""
     from fairshare.spec.loading import load_matrix, validate
     from fairshare.spec.matrix import Matrix
@@ -194,7 +194,8 @@ def _result_name(scenarios: tuple[str, ...]) -> str:
     return cleaned[:48] or "matrix"
 
 
-def _flags(given: dict[str, Any]) -> Flags:
+def flags_of(given: dict[str, Any]) -> Flags:
+    """The flags that are no part of a sweep."""
     from fairshare.runner.settings import Flags
 
     values = {name: given[name] for name in _FLAG_FIELDS}

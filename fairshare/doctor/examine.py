@@ -55,14 +55,15 @@ def _judge(gathered: dict[str, _Gathered[Any]], intent: Intent) -> Iterator[Find
     if intent.on_gpu and not _is_made(intent):
         yield ok("gpu", f"simulated; made when it is first used, in {intent.simulated}")
     if driver is not None:
+        instances: mig.MigFacts = facts.get("mig", mig.MigFacts())
         yield from gpu.check(driver, intent)
         if "holders" in facts:
-            resets = mig.switches_by_reset(driver, intent)
+            resets = mig.switches_by_reset(instances, driver, intent)
             yield from holders.check(facts["holders"], changes_mode=resets)
-        if "mig" in facts:
-            yield from mig.check(facts["mig"], driver, intent)
+        yield from mig.check(instances, driver, intent)
         if "mps" in facts:
-            yield from mps.check(facts["mps"], driver, intent)
+            daemon = mps.needs_daemon(instances, intent)
+            yield from mps.check(facts["mps"], driver, intent, daemon=daemon)
     if "engine" in facts:
         yield from engine.check(facts["engine"], driver, intent)
     for name, family in (("packages", packages), ("host", host), ("limits", limits)):

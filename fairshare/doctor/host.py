@@ -15,7 +15,7 @@ from fairshare.spec.launcher import DeviceKind
 from fairshare.units import format_bytes
 
 MIB = 1024**2
-_SHM = "/dev/shm"  # noqa: S108 - it is looked at
+_SHM = "shared memory"
 _CPUS = Path("sys/devices/system/cpu")
 _SCARCE_CORES = 4  # one for the client, and as many as two tenants' servers need
 _CONTAINERS = ("docker", "kubepods", "containerd", "libpod", "lxc")

@@ -8,6 +8,7 @@ from pathlib import Path
 from fairshare.devices.device import Device
 from fairshare.devices.driver import STATE_VARIABLE, Driver
 from fairshare.records import Mode
+from fairshare.sharing.mig_table import smi_name
 from fairshare.sharing.options import SharingOptions
 from fairshare.spec.launcher import DeviceKind, Engine, Launcher
 
@@ -67,6 +68,4 @@ class Intent:
     @property
     def gpu_name(self) -> str:
         """What a person puts after ``nvidia-smi -i``."""
-        if self.device is None:
-            return "0"
-        return self.device.id if self.kind is DeviceKind.CUDA else str(self.device.index or 0)
+        return "0" if self.device is None else smi_name(self.device)

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from fairshare.devices.constants import spec_of_product
 from fairshare.doctor.finding import Finding, fail, ok, warn
 from fairshare.doctor.gpu import GpuFacts
 from fairshare.doctor.intent import Intent
-from fairshare.errors import PartitionError
+from fairshare.errors import InfeasibleError, PartitionError
 from fairshare.records import Mode
+from fairshare.sharing.emulated import EmulatedMig
+from fairshare.sharing.mig_choice import mig_partitioner
 from fairshare.sharing.mig_state import DISABLED, ENABLED
 from fairshare.sharing.nvidia_smi import GpuInstance, NvidiaSmi
-from fairshare.spec.launcher import DeviceKind
 
-_CONFIG = Path("/proc/driver/nvidia/capabilities/mig/config")
-_SUDO_S = 5.0
 # The first driver with MIG on each model: MIG user guide, "Deployment considerations".
 _FIRST_DRIVERS = {
     r"A100|A30\b": (450, 80, 2),
@@ -36,141 +31,107 @@ _FIRST_DRIVERS = {
 
 @dataclass(frozen=True, slots=True)
 class MigFacts:
-    """What is there, and what may be changed.
+    """What is there, and what mode ``mig`` will be.
 
-    ``rights`` is what lets us change MIG, None if nothing does; ``unread`` says why the instances
-    cannot be listed, None where they could be or are of no interest.
+    ``real``: instances will be made; else ``why`` says what is done instead and why, or, where
+    that leaves nothing, what is ``refused`` (with the remedy). ``unread`` says why the instances
+    that exist cannot be listed, None where they could be or there is no MIG.
     """
 
-    rights: str | None = None
+    real: bool = False
+    why: str = ""
+    refused: tuple[str, str] | None = None
     instances: tuple[GpuInstance, ...] = ()
     unread: str | None = None
 
 
 def gather(intent: Intent) -> MigFacts:
-    """See whose rights we have; list instances where MIG mode may be on."""
-    if intent.device is None or not intent.device.mig_capable:
+    """List the instances, and choose between real and emulated MIG as a run does."""
+    if intent.device is None:
         return MigFacts()
-    smi = NvidiaSmi(intent.gpu_name, intent.driver.env)
-    rights = _rights(intent)
+    instances, unread = _instances(intent)
     try:
-        return MigFacts(rights, tuple(asyncio.run(smi.gpu_instances())))
-    except PartitionError as error:
-        return MigFacts(rights, unread=error.message)
+        chosen = mig_partitioner(intent.device, intent.driver, intent.sharing)
+    except InfeasibleError as error:
+        refused = (error.message, error.hint or "--mig auto emulates what cannot be had")
+        return MigFacts(refused=refused, instances=instances, unread=unread)
+    why = chosen.why if isinstance(chosen, EmulatedMig) else ""
+    return MigFacts(not why, why, instances=instances, unread=unread)
 
 
-def is_real(intent: Intent) -> bool:
-    """Whether instances will be made, rather than emulated."""
-    capable = intent.device is not None and intent.device.mig_capable
-    allowed = intent.sharing.allow_gpu_changes or intent.kind is DeviceKind.VIRTUAL
-    return Mode.MIG in intent.modes and capable and allowed
-
-
-def switches_by_reset(facts: GpuFacts, intent: Intent) -> bool:
+def switches_by_reset(facts: MigFacts, gpu: GpuFacts, intent: Intent) -> bool:
     """Whether MIG mode is about to be switched on a GPU that resets for it (Ampere)."""
-    spec = None if facts.gpu is None else spec_of_product(facts.gpu.name)
-    off = facts.condition.mig is not None and facts.condition.mig[0] == DISABLED
-    return is_real(intent) and off and spec is not None and spec.mig_toggle_needs_reset
+    spec = None if gpu.gpu is None else spec_of_product(gpu.gpu.name)
+    off = gpu.condition.mig is not None and gpu.condition.mig[0] == DISABLED
+    wanted = Mode.MIG in intent.modes and facts.real
+    return wanted and off and spec is not None and spec.mig_toggle_needs_reset
 
 
 def check(facts: MigFacts, gpu: GpuFacts, intent: Intent) -> Iterator[Finding]:
     """What MIG's facts mean for the run."""
     if gpu.gpu is None:
         return
-    if gpu.condition.mig is None:
-        if Mode.MIG in intent.modes:
-            yield ok("mig", f"{gpu.gpu.name} has no MIG: instances can only be emulated")
+    if gpu.condition.mig is not None:
+        yield _check_mode(facts, gpu.condition.mig, intent)
+        yield from _check_instances(facts, intent)
+    if Mode.MIG not in intent.modes:
         return
-    current, pending = gpu.condition.mig
-    switch = f"{intent.smi} -mig"
-    if current != pending:
-        says = f"mode is {current}, and {pending} after the next reset: neither can be relied upon"
-        yield fail("mig mode", says, f"{switch} {int(current == ENABLED)}")
+    if facts.refused is not None:
+        yield fail("mig", *facts.refused)
+    elif not facts.real:
+        yield ok("mig", f"emulated. {facts.why}")
     else:
-        yield from _check_whole(current, intent, f"{switch} 0")
-    yield from _check_instances(facts, intent)
-    if is_real(intent):
+        yield ok("mig", "real instances will be made")
         yield _check_driver(gpu)
-        yield _check_rights(facts)
-    elif Mode.MIG in intent.modes:
-        yield ok("mig", "instances are emulated; --allow-gpu-changes makes real ones")
 
 
-def _check_whole(current: str, intent: Intent, mend: str) -> Iterator[Finding]:
-    whole = sorted(mode.value for mode in intent.modes - {Mode.MIG})
+def _check_mode(facts: MigFacts, mode: tuple[str, str], intent: Intent) -> Finding:
+    (current, pending), name = mode, "mig mode"
+    whole = sorted(each.value for each in intent.modes - {Mode.MIG})
+    if current != pending:
+        says = f"{current}, and {pending} after the next reset: neither can be relied upon"
+        return fail(name, says, f"{intent.smi} -mig {int(current == ENABLED)}")
     if current == ENABLED and whole:
-        says = f"mode is on, and {', '.join(whole)} need the whole GPU"
-        yield fail("mig mode", says, f"{mend}, or --modes mig")
-    elif current == ENABLED and not is_real(intent):
-        says = "mode is on, and emulated instances need the whole GPU"
-        yield fail("mig mode", says, f"{mend}, or --allow-gpu-changes")
-    else:
-        yield ok("mig mode", "on" if current == ENABLED else "off")
+        says = f"on, and {', '.join(whole)} need the whole GPU"
+        return fail(name, says, f"{intent.smi} -mig 0, or --modes mig")
+    if current == ENABLED and Mode.MIG in intent.modes and not facts.real:
+        says = "on, and emulated instances need the whole GPU"
+        return fail(name, says, f"{intent.smi} -mig 0, or --allow-gpu-changes")
+    return ok(name, "on" if current == ENABLED else "off")
 
 
 def _check_instances(facts: MigFacts, intent: Intent) -> Iterator[Finding]:
-    if facts.unread is not None:
-        if is_real(intent):
-            yield fail(
-                "mig instances",
-                facts.unread,
-                f"{intent.mig_smi} -lgi shows why",
-            )
+    name = "mig instances"
+    if facts.unread is not None and facts.real and Mode.MIG in intent.modes:
+        yield fail(name, facts.unread, f"{intent.mig_smi} -lgi shows why")
     elif facts.instances:
-        said = ", ".join(f"{i.profile} (id {i.id})" for i in facts.instances)
-        says = f"there are some already, which stay: {said}"
-        # Which exact instance is in use is known to its owner alone.
-        yield warn("mig instances", says, f"if nobody needs them: {_destroy(intent)}")
-
-
-def _destroy(intent: Intent) -> str:
-    return f"{intent.mig_smi} -dci && {intent.mig_smi} -dgi"
+        said = ", ".join(f"{each.profile} (id {each.id})" for each in facts.instances)
+        destroy = f"{intent.mig_smi} -dci && {intent.mig_smi} -dgi"
+        says = f"there are some already, which stay and take room: {said}"
+        yield warn(name, says, f"if nobody needs them: {destroy}")
 
 
 def _check_driver(gpu: GpuFacts) -> Finding:
     name, product = "mig driver", "" if gpu.gpu is None else gpu.gpu.name
-    installed = _version((gpu.gpu and gpu.gpu.driver) or "")
+    installed = ("" if gpu.gpu is None else gpu.gpu.driver) or ""
     for pattern, first in _FIRST_DRIVERS.items():
         if re.search(pattern, product):
             needed = f"{first[0]}.{first[1]}.{first[2]:02}"
-            if installed and installed < first:
-                says = f"driver {gpu.gpu and gpu.gpu.driver} has no MIG on {product}"
+            if installed and _version(installed) < first:
+                says = f"driver {installed} has no MIG on {product}"
                 return fail(name, says, f"install driver {needed} or newer")
-            return ok(name, f"new enough (MIG on {product} since {needed})")
+            return ok(name, f"new enough: MIG on {product} since {needed}")
     return ok(name, f"the first driver with MIG on {product} is not known here")
 
 
-def _check_rights(facts: MigFacts) -> Finding:
-    if facts.rights is not None:
-        return ok("mig rights", facts.rights)
-    says = f"neither root, nor sudo without a password, nor is {_CONFIG} readable"
-    return fail("mig rights", says, "run fairshare with sudo, or leave out --allow-gpu-changes")
-
-
-def _rights(intent: Intent) -> str | None:
-    if intent.kind is DeviceKind.VIRTUAL:
-        return "a simulated GPU may be changed by its owner"
-    if os.geteuid() == 0:
-        return "root"
-    if _sudo_works():
-        return "sudo works without a password"
-    return f"{_CONFIG} is readable (instances only)" if os.access(_CONFIG, os.R_OK) else None
-
-
-def _sudo_works() -> bool:
-    if shutil.which("sudo") is None:
-        return False
+def _instances(intent: Intent) -> tuple[tuple[GpuInstance, ...], str | None]:
+    if intent.device is None or not intent.device.mig_capable:
+        return (), None
+    smi = NvidiaSmi(intent.gpu_name, intent.driver.env)
     try:
-        asked = subprocess.run(
-            ["sudo", "-n", "-l", "nvidia-smi"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_SUDO_S,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return asked.returncode == 0
+        return tuple(asyncio.run(smi.gpu_instances())), None
+    except PartitionError as error:
+        return (), error.message
 
 
 def _version(text: str) -> tuple[int, ...]:

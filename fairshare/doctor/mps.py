@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from fairshare.doctor.finding import Finding, fail, ok, warn
 from fairshare.doctor.gpu import GpuFacts
 from fairshare.doctor.intent import Intent
-from fairshare.doctor.mig import is_real
+from fairshare.doctor.mig import MigFacts
 from fairshare.errors import PartitionError
 from fairshare.records import Mode
 from fairshare.sharing.mps_control import CONTROL, PIPE_VARIABLE
-from fairshare.sharing.mps_foreign import refuse_foreign_daemon
+from fairshare.sharing.mps_foreign import DEFAULT_PIPES, refuse_foreign_daemon
 from fairshare.sharing.tools import run_tool, tool_env
 from fairshare.spec.launcher import DeviceKind
 
@@ -45,15 +45,23 @@ def gather(intent: Intent) -> MpsFacts:
     env = tool_env(intent.driver.env)
     foreign, remedy = None, ""
     try:
-        asyncio.run(refuse_foreign_daemon(intent.driver.env))
+        # A daemon that CUDA would find unasked is no business of a simulated GPU.
+        pipes = DEFAULT_PIPES if intent.kind is DeviceKind.CUDA else ()
+        asyncio.run(refuse_foreign_daemon(intent.driver.env, pipes))
     except PartitionError as error:
         foreign, remedy = error.message, error.hint or "let its owner stop it"
-    control = _ask_control(env) if _needs_daemon(intent) else None
+    control = _ask_control(env) if intent.modes & {Mode.MPS, Mode.MIG} else None
     return MpsFacts(control, foreign, remedy, os.environ.get(PIPE_VARIABLE))
 
 
-def check(facts: MpsFacts, gpu: GpuFacts, intent: Intent) -> Iterator[Finding]:
-    """What MPS's facts mean for the run."""
+def needs_daemon(mig: MigFacts, intent: Intent) -> bool:
+    """Whether a daemon of ours will be started."""
+    emulated = Mode.MIG in intent.modes and not mig.real and mig.refused is None
+    return Mode.MPS in intent.modes or emulated
+
+
+def check(facts: MpsFacts, gpu: GpuFacts, intent: Intent, *, daemon: bool) -> Iterator[Finding]:
+    """What MPS's facts mean for the run; ``daemon``: it will start one."""
     if facts.foreign is not None:
         yield fail("mps daemons", facts.foreign, facts.remedy)
     else:
@@ -61,7 +69,7 @@ def check(facts: MpsFacts, gpu: GpuFacts, intent: Intent) -> Iterator[Finding]:
     if facts.pipe is not None and intent.kind is DeviceKind.CUDA:
         says = f"{PIPE_VARIABLE} is set ({facts.pipe}): it is not passed on to servers"
         yield warn("mps pipe", says, f"unset {PIPE_VARIABLE}")
-    if not _needs_daemon(intent):
+    if not daemon:
         return
     if facts.control is not None:
         yield fail("mps control", facts.control, "install it: it comes with the NVIDIA driver")
@@ -70,10 +78,6 @@ def check(facts: MpsFacts, gpu: GpuFacts, intent: Intent) -> Iterator[Finding]:
     better = [text for first, text in _BRANCHES.items() if branch and branch >= first]
     says = "; ".join(["found, and answers", *(f"the driver has {text}" for text in better)])
     yield ok("mps control", says)
-
-
-def _needs_daemon(intent: Intent) -> bool:
-    return Mode.MPS in intent.modes or (Mode.MIG in intent.modes and not is_real(intent))
 
 
 def _branch(gpu: GpuFacts) -> int | None:

@@ -20,10 +20,12 @@ from fairshare.runner.settings import (
     Flags,
     Settings,
     launcher_for,
+    sharing_of,
 )
 from fairshare.sharing.options import SharingOptions
 from fairshare.spec.launcher import DeviceKind, Engine
 from fairshare.spec.loading import load_launcher
+from fairshare.spec.matrix import Matrix
 from fairshare.virtual.driver import driver_for
 
 
@@ -41,7 +43,7 @@ def _intent(settings: Settings, modes: Collection[Mode], folder: Path) -> Intent
     )
 
 
-def intent_of_flags(flags: Flags, modes: Collection[Mode], folder: Path) -> tuple[Intent, str]:
+def intent_of_flags(matrix: Matrix, flags: Flags, folder: Path) -> tuple[Intent, str]:
     """What would be run with these flags, and which device that takes and why.
 
     A device that is not there is no error here, but what the doctor has to tell.
@@ -49,10 +51,11 @@ def intent_of_flags(flags: Flags, modes: Collection[Mode], folder: Path) -> tupl
     Raises:
         SpecError: a flag is wrong, or does not fit another.
     """
+    modes = frozenset(matrix.modes)
     named = load_launcher(flags.launcher)[0] if flags.launcher else None
     if named is not None and named.engine is Engine.EXTERNAL:
         device, reason = EXTERNAL_DEVICE, "the launcher measures servers that somebody else runs"
-        return Intent(device.kind, frozenset(modes), named, folder, device), reason
+        return Intent(device.kind, modes, named, folder, device), reason
     asked = flags.device
     if asked is None and named is not None and DeviceKind.CUDA not in named.devices:
         asked = named.devices[0].value if named.devices else None
@@ -63,17 +66,19 @@ def intent_of_flags(flags: Flags, modes: Collection[Mode], folder: Path) -> tupl
     except PreflightError as error:
         missing, reason = error, "using a GPU, as asked"
     kind = DeviceKind.CUDA if found is None else found.kind
+    driver = Driver() if found is None else driver_for(found)
+    sharing = SharingOptions() if found is None else sharing_of(matrix, flags, found, driver)
     intent = Intent(
         kind=kind,
-        modes=frozenset(modes),
+        modes=modes,
         launcher=launcher_for(kind, named, flags),
         folder=folder,
         device=found,
         missing=missing.message if missing else "",
         remedy=(missing.hint or "") if missing else "",
         model=flags.model or DEFAULT_MODEL.get(kind),
-        driver=Driver() if found is None else driver_for(found),
-        sharing=SharingOptions(allow_gpu_changes=flags.allow_gpu_changes),
+        driver=driver,
+        sharing=sharing,
         allow_foreign=flags.allow_foreign,
     )
     return intent, reason

@@ -130,17 +130,32 @@ def settle(
         engine_version=version,
         default_model=default_model,
         models=models,
-        sharing=settle_sharing(
-            matrix.mig,
-            modes,
-            device,
-            driver,
-            mps=matrix.mps,
-            timeslice=matrix.timeslice,
-            allow_gpu_changes=flags.allow_gpu_changes,
-            allow_gpu_reset=flags.allow_gpu_reset,
-        ),
+        sharing=sharing_of(matrix, flags, device, driver, modes),
         allow_foreign=flags.allow_foreign,
+    )
+
+
+def sharing_of(
+    matrix: Matrix,
+    flags: Flags,
+    device: Device,
+    driver: Driver,
+    modes: Sequence[Mode] | None = None,
+) -> SharingOptions:
+    """What the user says of how shares are made in these modes (None: the matrix's own).
+
+    Raises:
+        SpecError: a wish has no effect on this device, or lacks another that it needs.
+    """
+    return settle_sharing(
+        matrix.mig,
+        matrix.modes if modes is None else modes,
+        device,
+        driver,
+        mps=matrix.mps,
+        timeslice=matrix.timeslice,
+        allow_gpu_changes=flags.allow_gpu_changes,
+        allow_gpu_reset=flags.allow_gpu_reset,
     )
 
 
@@ -239,7 +254,7 @@ def _usable_cuda(
             launcher=_adjusted(candidate, flags),
             folder=Path("results"),
             device=device,
-            sharing=SharingOptions(allow_gpu_changes=flags.allow_gpu_changes),
+            sharing=sharing_of(matrix, flags, device, Driver()),
             allow_foreign=flags.allow_foreign,
         )
         against = failures(examine(intent))

@@ -39,7 +39,7 @@ class EmulatedMig(Mps):
 
     def __init__(self, device: Device, driver: Driver, options: SharingOptions, why: str) -> None:
         super().__init__(device, driver, options)
-        self._why = why
+        self.why = why
 
     def plan(self, device: Device, tenants: Sequence[TenantDemand]) -> PartitionPlan:
         """One slot per tenant, as large as its MIG profile; plain shares where there is no MIG.
@@ -55,7 +55,7 @@ class EmulatedMig(Mps):
                 hint="--allow-gpu-changes makes real instances in the room that is free; or turn "
                 f"MIG off: sudo nvidia-smi -i {device.id} -mig 0",
             )
-        notes = [NOT_ISOLATED, self._why]
+        notes = [NOT_ISOLATED, self.why]
         if facts.table is None:
             slots = self._by_shares(device, tenants)
         else:
