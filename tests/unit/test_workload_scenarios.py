@@ -30,7 +30,7 @@ CONTEXT_TOKENS = 2048
 
 # What the VTC artifact (fair_bench/exp_suite.py) says of each synthetic suite: rates per second,
 # prompt and output tokens of the first tenant and of the last, seconds.
-VTC = {
+VTC: dict[str, tuple[list[float], tuple[float, float], tuple[float, float], float]] = {
     "overload": ([1.5, 3], (256, 256), (256, 256), 360),
     "overload-multi": ([0.4] * 3 + [0.6] * 5, (256, 256), (256, 256), 360),
     "overload-weighted": ([0.8, 0.8, 1.2, 1.6], (256, 256), (256, 256), 360),
