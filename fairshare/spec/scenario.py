@@ -186,8 +186,14 @@ class Scenario(Spec):
         if isinstance(assign, AssignByColumn | AssignByFile) and assign.others is not None:
             _check_sharer(assign.others, sharers, "others")
         if isinstance(assign, AssignByColumn):
-            for value, name in (assign.tenants or {}).items():
+            named = assign.tenants or {name: name for name in sharers}
+            for value, name in named.items():
                 _check_sharer(name, sharers, "tenants", value)
+            left = [name for name in sharers if name not in {*named.values(), assign.others}]
+            if left:
+                raise MisplacedError(
+                    f"nothing of the trace is for {left[0]!r}", "trace", "assign", "tenants"
+                )
         return self
 
     def sharers(self) -> list[str]:

@@ -13,7 +13,14 @@ from pathlib import Path
 import orjson
 
 from fairshare.errors import Location, SpecError
-from fairshare.spec.trace import AssignByHashRoot, AssignBySession, SharedTrace, Trace, TraceFormat
+from fairshare.spec.trace import (
+    AssignByFile,
+    AssignByHashRoot,
+    AssignBySession,
+    SharedTrace,
+    Trace,
+    TraceFormat,
+)
 from fairshare.units import NS_PER_S
 from fairshare.workload import trace_csv, trace_json
 from fairshare.workload.assignment import assigner, value_column
@@ -74,12 +81,14 @@ def read_parts(
     Raises:
         SpecError: as there, or it cannot be told whose a request is.
     """
-    stat = _path(trace, base_dir).stat()
+    files = [_path(trace, base_dir)]
+    if isinstance(trace, SharedTrace) and isinstance(trace.assign, AssignByFile):
+        files.append(resolve(trace.assign.path, base_dir))
     ask = _Ask(
         json=trace.model_dump_json(exclude={"kind"}),
         shared=isinstance(trace, SharedTrace),
         base_dir=base_dir,
-        stamp=(stat.st_mtime_ns, stat.st_size),
+        stamps=tuple(_stamp(path) for path in files),
         tenants=tuple(tenants),
         speed=speed,
         horizon_s=horizon_s,
@@ -99,15 +108,21 @@ def check_trace(trace: Trace, base_dir: Path, tenants: Sequence[str] = ("",)) ->
 
 @dataclass(frozen=True, slots=True)
 class _Ask:
-    """What is asked of a trace; equal asks of an unchanged file (``stamp``) have one answer."""
+    """What is asked of a trace; equal asks of unchanged files (``stamps``) have one answer."""
 
     json: str
     shared: bool
     base_dir: Path
-    stamp: tuple[int, int]
+    stamps: tuple[tuple[int, int], ...]
     tenants: tuple[str, ...]
     speed: float
     horizon_s: float
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    require_file(path, "mapping file")
+    stat = path.stat()
+    return stat.st_mtime_ns, stat.st_size
 
 
 @lru_cache(maxsize=_KEPT)

@@ -78,6 +78,10 @@ def _trace(text: str, tenants: str = "[{name: gold}, {name: silver}]") -> str:
             r"2:82: trace.assign.tenants.2: .*'slver' \(did you mean silver\?\)",
         ),
         (
+            _trace("assign: {kind: column, column: m, tenants: {'1': gold}}"),
+            r"2:65: trace.assign.tenants: nothing of the trace is for 'silver'",
+        ),
+        (
             _trace("assign: {kind: file, column: m, path: m.csv, others: bronze}"),
             r"2:75: trace.assign.others: .*'bronze' \(they are gold, silver\)",
         ),

@@ -78,6 +78,9 @@ def test_a_file_maps_values_to_tenants(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("value,tenant\ns1,b\ns2, a\n\n")
     by_file = {"kind": "file", "path": "m.csv", "column": "Session ID"}
     assert _who(_parts(tmp_path, by_file | {"others": "a"})) == "babaaa"
+    (tmp_path / "m.csv").write_text("value,tenant\ns1,a\ns2, b\n,b\n")
+    assert _who(_parts(tmp_path, by_file | {"others": "a"})) == "ababab"
+    (tmp_path / "m.csv").write_text("value,tenant\ns1,b\ns2, a\n\n")
     with pytest.raises(SpecError, match=r"t:5: '' in Session ID is no tenant's"):
         _parts(tmp_path, by_file)
 
