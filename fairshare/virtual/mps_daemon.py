@@ -21,6 +21,8 @@ from typing import Any
 
 from fairshare.virtual.mps_commands import ServerState, Settings, answer
 from fairshare.virtual.mps_protocol import Limits
+from fairshare.virtual.processes import close_client, note_mps_server
+from fairshare.virtual.state import STATE_ENV
 
 _PR_SET_PDEATHSIG = 1
 _PID_FILE = "nvidia-cuda-mps-control.pid"
@@ -61,6 +63,7 @@ class Daemon:
     _fault: bool = False
     _connections: list[_Connection] = field(default_factory=list)
     _server_pid: int | None = None
+    _server_note: Path | None = None
     _quitting: _Quit | None = None
 
     def listen(self) -> None:
@@ -220,6 +223,9 @@ class Daemon:
                 signal.pause()
             os._exit(0)
         self._server_pid = pid
+        if gpu := os.environ.get(STATE_ENV):
+            with contextlib.suppress(OSError):  # the GPU's folder was thrown away
+                self._server_note = note_mps_server(Path(gpu), pid)
         self._log(f"Starting new server {pid} for user {os.geteuid()}")
 
     def _stop_server(self) -> None:
@@ -228,6 +234,8 @@ class Daemon:
             os.waitpid(self._server_pid, 0)
             self._log(f"Server {self._server_pid} exited with status 0")
             self._server_pid = None
+            if self._server_note is not None:
+                close_client(self._server_note)
 
     def _log(self, text: str) -> None:
         now = datetime.now()

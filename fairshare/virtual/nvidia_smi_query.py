@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fairshare.virtual.nvidia_smi_text import Exit, utilisation_percent
-from fairshare.virtual.processes import live_servers
+from fairshare.virtual.processes import live_servers, mps_servers
 from fairshare.virtual.state import State
 
 QUERIES = ("--query-gpu", "--query-compute-apps")
@@ -57,6 +57,7 @@ def run(directory: Path, state: State, options: Mapping[str, str]) -> int:
 def _print(names: list[str], style: list[str], directory: Path, state: State, *, apps: bool) -> int:
     if apps:
         rows = [_app(state, report) for report in live_servers(directory)]
+        rows += [_mps_server(state, pid) for pid in mps_servers(directory)]
         known = rows[0] if rows else _app(state, {"pid": 0, "model": "", "used_bytes": 0})
     else:
         known = _gpu(directory, state)
@@ -118,6 +119,11 @@ def _app(state: State, report: Mapping[str, Any]) -> Row:
         "gpu_name": gpu["name"],
         "gpu_bus_id": gpu["bus_id"],
     }
+
+
+def _mps_server(state: State, pid: int) -> Row:
+    row = _app(state, {"pid": pid, "model": "", "used_bytes": 0})
+    return {**row, "process_name": "nvidia-cuda-mps-server", "used_gpu_memory": _UNKNOWN}
 
 
 def process_name(report: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from fairshare.virtual.nvidia_smi_query import process_name
 from fairshare.virtual.nvidia_smi_text import driver_branch, utilisation_percent
-from fairshare.virtual.processes import live_servers
+from fairshare.virtual.processes import live_servers, mps_servers
 from fairshare.virtual.state import State, mig_devices
 
 _MIB = 1024**2
@@ -51,7 +51,9 @@ def summary(directory: Path, state: State) -> str:
     parts += [_GPU_HEAD, _gpu(directory, state, reports), _GPU_RULE, ""]
     if state["mig_mode"]["current"] == "Enabled":
         parts += [_RULE, *_mig_devices(state, reports), ""]
-    return "\n".join([*parts, _RULE, _PROCESSES_HEAD, *_processes(state, reports), _RULE])
+    return "\n".join(
+        [*parts, _RULE, _PROCESSES_HEAD, *_processes(directory, state, reports), _RULE]
+    )
 
 
 def _versions(state: State) -> str:
@@ -105,7 +107,7 @@ def _mig_devices(state: State, reports: Reports) -> list[str]:
     return rows
 
 
-def _processes(state: State, reports: Reports) -> list[str]:
+def _processes(directory: Path, state: State, reports: Reports) -> list[str]:
     devices = {device.uuid: device for device in mig_devices(state)}
     rows = []
     for report in reports:
@@ -115,5 +117,10 @@ def _processes(state: State, reports: Reports) -> list[str]:
         rows.append(
             f"|{0:>5}{where}{report['pid']:>16}{kind:>7}   {process_name(report)[:37]:<38}"
             f"{report['used_bytes'] // _MIB:>5}MiB |"
+        )
+    for pid in mps_servers(directory):
+        rows.append(
+            f"|{0:>5}{'N/A':>6}{'N/A':>5}{pid:>16}{'C':>7}   {'nvidia-cuda-mps-server':<38}"
+            f"{'N/A':>8} |"
         )
     return rows or [f"|  {'No running processes found':<87}|"]

@@ -24,7 +24,7 @@ from fairshare.virtual.nvml_errors import (
     NVMLError_NotSupported,
     NVMLError_Uninitialized,
 )
-from fairshare.virtual.processes import close_client, live_servers, open_client
+from fairshare.virtual.processes import close_client, live_servers, mps_servers, open_client
 from fairshare.virtual.state import MigDevice, State, mig_devices, read_state
 from fairshare.virtual.telemetry import BusyMeter
 
@@ -58,7 +58,7 @@ class Process:
     """A process with a compute context."""
 
     pid: int
-    usedGpuMemory: int  # noqa: N815 - pynvml's name
+    usedGpuMemory: int | None  # noqa: N815 - pynvml's name
     gpuInstanceId: int  # noqa: N815 - pynvml's name
     computeInstanceId: int  # noqa: N815 - pynvml's name
 
@@ -292,6 +292,9 @@ class StandInNvml:
                 device = devices.get(report["device_uuid"])
                 gi, ci = (_NOT_IN_MIG, _NOT_IN_MIG) if device is None else (device.gi, device.ci)
                 found.append(Process(report["pid"], report["used_bytes"], gi, ci))
+        if not mps and handle.mig_uuid is None:  # an MPS server itself computes by itself
+            for pid in mps_servers(self._directory):
+                found.append(Process(pid, None, _NOT_IN_MIG, _NOT_IN_MIG))
         return found
 
     def _reports(self, handle: _Handle) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Who uses a simulated GPU, as its driver knows them. Standard library only.
 
-Servers leave a report in ``servers/``, open NVML sessions a note in ``nvml/``; what dead processes
-left behind is passed over.
+Servers leave a report in ``servers/``, open NVML sessions a note in ``nvml/``, MPS servers one in
+``mps/``; what dead processes left behind is passed over.
 """
 
 from __future__ import annotations
@@ -39,29 +39,50 @@ def live_servers(directory: Path) -> list[dict[str, Any]]:
 def open_client(directory: Path) -> Path:
     """Note that this process holds NVML open; the note is for :func:`close_client`.
 
-    All that it says is in its name, so that it can be made on a full disk.
+    Raises:
+        OSError: the simulated GPU is gone.
+    """
+    return _note(directory / "nvml", os.getpid())
+
+
+def note_mps_server(directory: Path, pid: int) -> Path:
+    """Note that a process is an MPS server; the note is for :func:`close_client`.
 
     Raises:
         OSError: the simulated GPU is gone.
     """
-    folder = directory / "nvml"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    pid = os.getpid()
-    note = folder / f"{pid}-{start_ticks(pid)}-{secrets.token_hex(4)}"
-    note.touch(mode=0o600)
-    return note
+    return _note(directory / "mps", pid)
+
+
+def mps_servers(directory: Path) -> list[int]:
+    """The MPS servers that are alive, by pid."""
+    return sorted(_noted(directory / "mps"))
 
 
 def close_client(note: Path) -> None:
-    """Take back a note of :func:`open_client`."""
+    """Take back a note."""
     note.unlink(missing_ok=True)
 
 
 def in_use(directory: Path) -> bool:
     """Whether anything keeps the driver from changing the whole GPU: a server or a session."""
-    return bool(live_servers(directory)) or any(map(_is_open, (directory / "nvml").glob("*-*-*")))
+    noted = _noted(directory / "nvml") | _noted(directory / "mps")
+    return bool(noted or live_servers(directory))
 
 
-def _is_open(note: Path) -> bool:
-    pid, ticks, _ = note.name.split("-")
-    return pid.isdigit() and str(start_ticks(int(pid))) == ticks
+def _note(folder: Path, pid: int) -> Path:
+    """All that a note says is in its name, so that it can be made on a full disk."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    note = folder / f"{pid}-{start_ticks(pid)}-{secrets.token_hex(4)}"
+    note.touch(mode=0o600)
+    return note
+
+
+def _noted(folder: Path) -> set[int]:
+    """The processes with a note that are alive."""
+    found = set()
+    for note in folder.glob("*-*-*"):
+        pid, ticks, _ = note.name.split("-")
+        if pid.isdigit() and str(start_ticks(int(pid))) == ticks:
+            found.add(int(pid))
+    return found

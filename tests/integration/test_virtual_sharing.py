@@ -136,6 +136,9 @@ def test_mps_server_gets_the_tighter_limits(gpu: dict[str, str], tmp_path: Path)
             assert Path(f"/proc/{server_pid}").exists()
             clients = tool(gpu, control, text=f"get_client_list {server_pid}\n")[1]
             assert clients == f"{running.process.pid}\n"
+            table = tool(gpu, "nvidia-smi")[1]
+            assert re.search(rf" {running.process.pid} +M\+C ", table)
+            assert re.search(rf" {server_pid} +C +nvidia-cuda-mps-server ", table)
             assert running.stop() == 0
             assert tool(gpu, control, text=f"get_client_list {server_pid}\n")[1] == ""
     finally:

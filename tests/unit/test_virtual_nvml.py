@@ -17,7 +17,7 @@ from fairshare.virtual.board import Board, own_entry
 from fairshare.virtual.driver import install
 from fairshare.virtual.failing import FAIL_ENV
 from fairshare.virtual.nvml import StandInNvml
-from fairshare.virtual.processes import in_use, open_client, start_ticks
+from fairshare.virtual.processes import in_use, note_mps_server, open_client, start_ticks
 from fairshare.virtual.rules import SharingKind
 from fairshare.virtual.state import STATE_ENV, mig_devices, read_state
 
@@ -80,6 +80,17 @@ def test_processes_of_every_kind_are_found(gpu: Path) -> None:
     first, second = (device.uuid for device in mig_devices(read_state(gpu)))
     assert library.compute_processes(first) == []
     assert library.compute_processes(second) == [GpuProcess(os.getpid(), used)]
+
+
+def test_an_mps_server_is_a_process_too(gpu: Path) -> None:
+    """As on a real GPU: it is listed with no memory told, and keeps the MIG mode."""
+    note = note_mps_server(gpu, os.getpid())
+    assert Nvml(StandInNvml(gpu)).compute_processes("virtual:h200") == [
+        GpuProcess(os.getpid(), None)
+    ]
+    assert in_use(gpu)
+    note.unlink()
+    assert Nvml(StandInNvml(gpu)).compute_processes("virtual:h200") == []
 
 
 def test_mig_devices_have_their_own_memory_and_ids(gpu: Path) -> None:
