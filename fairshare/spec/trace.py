@@ -96,14 +96,15 @@ class AssignByHashRoot(Spec):
     """Requests whose prompts begin alike belong together; they are dealt to the tenants in turn."""
 
     kind: Literal["hash-root"] = "hash-root"
-    depth: int = Field(1, ge=1, le=1000)
-    """How many blocks at the beginning must be alike. More than 1 passes over a common one."""
+    depth: int = Field(2, ge=1, le=1000)
+    """How many blocks at the beginning must be alike. All of Mooncake's conversations have the same
+    first one, a system prompt."""
 
 
 class AssignByZipf(Spec):
     """Drawn: the k-th tenant gets a part proportional to ``1 / k ** exponent``.
 
-    Sessions and interactions stay whole.
+    Sessions and interactions stay whole, and prompts with the same first two blocks together.
     """
 
     kind: Literal["zipf"] = "zipf"

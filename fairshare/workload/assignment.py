@@ -73,7 +73,9 @@ def _drawn(tenants: Sequence[str], assign: AssignByZipf) -> TenantOf:
         while True:
             yield tenants[min(bisect_right(edges, rng.random() * edges[-1]), len(tenants) - 1)]
 
-    return _by_group(draws(), lambda row: row.session or row.interaction)
+    return _by_group(
+        draws(), lambda row: row.session or row.interaction or row.hash_ids[:2] or None
+    )
 
 
 def _by_group(turns: Iterator[str], group_of: Callable[[TraceRow], Hashable | None]) -> TenantOf:

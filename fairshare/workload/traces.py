@@ -17,6 +17,7 @@ from fairshare.spec.trace import (
     AssignByFile,
     AssignByHashRoot,
     AssignBySession,
+    AssignByZipf,
     SharedTrace,
     Trace,
     TraceFormat,
@@ -100,10 +101,19 @@ def check_trace(trace: Trace, base_dir: Path, tenants: Sequence[str] = ("",)) ->
     """Read what is to be played of a trace, as a preflight, without keeping it.
 
     Raises:
-        SpecError: as :func:`read_parts`.
+        SpecError: as :func:`read_parts`, or a tenant would have nothing to send.
     """
-    for _ in _assigned(trace, base_dir, tenants):
-        pass
+    found = {tenant for _, tenant, _ in _assigned(trace, base_dir, tenants)}
+    idle = [tenant for tenant in tenants if tenant not in found]
+    if idle and isinstance(trace, SharedTrace) and not isinstance(trace.assign, AssignByZipf):
+        others = f" and {len(idle) - 1} others" if idle[1:] else ""
+        raise SpecError(
+            f"nothing of what is played of the trace is for {idle[0]}{others}",
+            where=Location(_path(trace, base_dir)),
+            hint="with hash-root, a greater depth tells more prompts apart"
+            if isinstance(trace.assign, AssignByHashRoot)
+            else "have fewer tenants, play more of it, or assign requests otherwise",
+        )
 
 
 @dataclass(frozen=True, slots=True)

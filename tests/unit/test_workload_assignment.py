@@ -15,7 +15,7 @@ from fairshare.errors import SpecError
 from fairshare.spec.trace import SharedTrace
 from fairshare.workload.assignment import assigner
 from fairshare.workload.trace_rows import TraceRow
-from fairshare.workload.traces import Part, read_parts
+from fairshare.workload.traces import Part, check_trace, read_parts
 
 HEADER = "Timestamp,Session ID,Model,Request tokens,Response tokens\n"
 ROWS = [
@@ -116,11 +116,33 @@ def _mooncake(*blocks: list[int]) -> str:
 
 
 def test_prompts_that_begin_alike_belong_together(tmp_path: Path) -> None:
-    """By the first block, or by more of them where all begin with the same one."""
+    """By the first two blocks, since all may begin with the same one, or as many as are asked."""
     text = _mooncake([0, 1], [0, 2], [5], [0, 1, 3], [])
-    assert _who(_parts(tmp_path, {"kind": "hash-root"}, text=text)) == "aabaa"
-    deeper = {"kind": "hash-root", "depth": 2}
-    assert _who(_parts(tmp_path, deeper, tenants="abc", text=text)) == "abcaa"
+    assert _who(_parts(tmp_path, {"kind": "hash-root"}, tenants="abc", text=text)) == "abcaa"
+    shallow = {"kind": "hash-root", "depth": 1}
+    assert _who(_parts(tmp_path, shallow, text=text)) == "aabaa"
+
+
+@pytest.mark.parametrize(
+    ("assign", "tenants", "fine"),
+    [
+        ({"kind": "hash-root", "depth": 1}, "ab", False),
+        ({"kind": "hash-root"}, "ab", True),
+        ({"kind": "hash-root"}, "abcd", False),
+        ({"kind": "zipf"}, "abcdefgh", True),
+    ],
+)
+def test_a_tenant_for_whom_there_is_nothing_is_a_mistake(
+    tmp_path: Path, assign: dict[str, Any], tenants: str, fine: bool
+) -> None:
+    """It is known before the load starts, unless chance decides."""
+    (tmp_path / "t").write_text(_mooncake([0, 1], [0, 2], [0, 1, 3]))
+    trace = SharedTrace.model_validate({"path": "t", "assign": assign})
+    if fine:
+        check_trace(trace, tmp_path, tuple(tenants))
+        return
+    with pytest.raises(SpecError, match=r"nothing of what is played of the trace is for [bc]"):
+        check_trace(trace, tmp_path, tuple(tenants))
 
 
 @pytest.mark.parametrize(
