@@ -13,13 +13,15 @@ from fairshare.errors import PartitionError
 from fairshare.processes.labelled import RUN_LABEL, environment_of
 from fairshare.processes.table import read_row
 from fairshare.records import Mode
-from fairshare.sharing.tools import run_tool, tool_env
+from fairshare.sharing.tools import ToolMissingError, run_tool, tool_env
 from fairshare.spec.launcher import DeviceKind
 from fairshare.units import format_bytes
 
 _TOOL_S = 10.0
 _MIB = 1024**2
 _IDLE_BYTES = 1024 * _MIB  # a driver, a display and its desktop stay below
+_INSTALL = "install it: it comes with the NVIDIA driver"
+_TELLS_WHY = "sudo dmesg | grep -i -e nvrm -e nvidia shows why"
 _INSTEAD = "use --device virtual (simulated) or --device cpu"
 # Modes that give each tenant a server on the GPU itself, without a daemon between.
 _SIDE_BY_SIDE = frozenset({Mode.TIMESLICE})
@@ -34,6 +36,7 @@ class GpuFacts:
 
     nvml: str | None = None
     smi: str | None = None
+    smi_found: bool = True
     gpu: Gpu | None = None
     condition: GpuCondition = field(default_factory=GpuCondition)
     names: Mapping[int, str] = field(default_factory=dict)
@@ -42,24 +45,26 @@ class GpuFacts:
 
 def gather(intent: Intent) -> GpuFacts:
     """Ask NVML and ``nvidia-smi``."""
-    smi = _ask_smi(intent)
+    smi, found = _ask_smi(intent)
     if intent.device is None:
-        return GpuFacts(nvml=intent.missing, smi=smi)
+        return GpuFacts(nvml=intent.missing, smi=smi, smi_found=found)
     try:
         gpus = intent.driver.nvml.list_gpus()
-        found = next((gpu for gpu in gpus if gpu.uuid == intent.device.id), None)
+        gpu = next((gpu for gpu in gpus if gpu.uuid == intent.device.id), None)
         if intent.kind is DeviceKind.VIRTUAL and gpus:
-            found = gpus[0]
-        if found is None:
-            return GpuFacts(nvml=f"NVML does not know the GPU {intent.device.id}", smi=smi)
-        condition = intent.driver.nvml.condition(found.uuid)
+            gpu = gpus[0]
+        if gpu is None:
+            unknown = f"NVML does not know the GPU {intent.device.id}"
+            return GpuFacts(nvml=unknown, smi=smi, smi_found=found)
+        condition = intent.driver.nvml.condition(gpu.uuid)
     except NvmlUnavailableError as error:
-        return GpuFacts(nvml=str(error), smi=smi)
-    pids = [process.pid for process in found.processes]
+        return GpuFacts(nvml=str(error), smi=smi, smi_found=found)
+    pids = [process.pid for process in gpu.processes]
     rows = {pid: read_row(pid) for pid in pids}
     return GpuFacts(
         smi=smi,
-        gpu=found,
+        smi_found=found,
+        gpu=gpu,
         condition=condition,
         names={pid: row.name for pid, row in rows.items() if row is not None},
         ours=frozenset(pid for pid in pids if RUN_LABEL in environment_of(pid)),
@@ -72,7 +77,7 @@ def check(facts: GpuFacts, intent: Intent) -> Iterator[Finding]:
         yield ok("nvidia-smi", "found, and answers")
     else:
         level = fail if _needs_smi(intent) else warn
-        yield level("nvidia-smi", facts.smi, "install it: it comes with the NVIDIA driver")
+        yield level("nvidia-smi", facts.smi, _TELLS_WHY if facts.smi_found else _INSTALL)
     if facts.gpu is None:
         why = facts.nvml or "NVML shows no GPU"
         yield fail("gpu", why, intent.remedy or _INSTEAD)
@@ -137,7 +142,8 @@ def _check_settings(condition: GpuCondition, intent: Intent) -> Iterator[Finding
 
 def _needs_smi(intent: Intent) -> bool:
     """Whether MIG instances will be looked for or made."""
-    return Mode.MIG in intent.modes and intent.sharing.allow_gpu_changes
+    may_be_real = intent.sharing.allow_gpu_changes or intent.kind is DeviceKind.VIRTUAL
+    return Mode.MIG in intent.modes and may_be_real
 
 
 def _told(process: GpuProcess, names: Mapping[int, str]) -> str:
@@ -145,14 +151,16 @@ def _told(process: GpuProcess, names: Mapping[int, str]) -> str:
     return f"pid {process.pid} ({names.get(process.pid, 'not visible here')}{memory})"
 
 
-def _ask_smi(intent: Intent) -> str | None:
-    """Why ``nvidia-smi`` is of no use; None if it is."""
+def _ask_smi(intent: Intent) -> tuple[str | None, bool]:
+    """Why ``nvidia-smi`` is of no use (None if it is), and whether it is there at all."""
     env = tool_env(intent.driver.env)
     try:
         answer = asyncio.run(run_tool(["nvidia-smi", "-L"], env, timeout_s=_TOOL_S))
+    except ToolMissingError as error:
+        return error.message, False
     except PartitionError as error:
-        return error.message
+        return error.message, True
     if answer.returncode == 0:
-        return None
+        return None, True
     last = "".join(f": {line}" for line in answer.lines[-1:])
-    return f"nvidia-smi fails (exit code {answer.returncode}){last}"
+    return f"nvidia-smi fails (exit code {answer.returncode}){last}", True

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fairshare import users
 from fairshare.doctor.finding import Finding, fail, ok, warn
 from fairshare.doctor.folders import existing, free_bytes
 from fairshare.doctor.intent import Intent
@@ -42,12 +43,12 @@ def gather(intent: Intent) -> LimitFacts:
     return LimitFacts(
         open_files=_hard(resource.RLIMIT_NOFILE),
         processes=None if os.geteuid() == 0 else _hard(resource.RLIMIT_NPROC),
-        results=intent.folder,
+        results=intent.folder.expanduser().absolute(),
         results_writable=results.is_dir() and os.access(results, os.W_OK | os.X_OK),
         results_free_bytes=free_bytes(results),
         temporary=temporary,
         temporary_free_bytes=None if temporary is None else free_bytes(temporary),
-        sudo_user=os.environ.get("SUDO_USER") if os.geteuid() == 0 else None,
+        sudo_user=None if (behind := users.behind_sudo()) is None else behind.name,
     )
 
 
@@ -112,10 +113,10 @@ def _check_temporary(facts: LimitFacts) -> Finding:
 
 
 def _check_user(facts: LimitFacts) -> Finding:
+    if facts.sudo_user:
+        return ok("user", f"root for the driver; servers and MPS daemon are {facts.sudo_user}'s")
     if facts.uid != 0:
         return ok("user", f"user {facts.uid}, who also owns servers and MPS daemon")
-    if facts.sudo_user:
-        return ok("user", f"root, by sudo of {facts.sudo_user}")
     return ok("user", "root, who also owns servers and MPS daemon")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fairshare import assets
+from fairshare import assets, users
 from fairshare.doctor.finding import Finding, fail, ok, warn
 from fairshare.doctor.folders import existing, free_bytes
 from fairshare.doctor.intent import Intent
@@ -48,7 +48,7 @@ def gather(intent: Intent) -> StateFacts:
         return StateFacts(folder, problem, remedy, lock_problem=lock_problem, holder=holder)
     dead = set(_dead_by_label())
     unreadable = []
-    for path in sorted((folder / "runs").glob("*.jsonl")):
+    for path in _journals(folder / "runs"):
         state = read_state(path)
         if state is None:
             unreadable += [path] if path.exists() else []
@@ -77,7 +77,7 @@ def check(facts: StateFacts, intent: Intent) -> Iterator[Finding]:
     else:
         yield ok("state folder", str(facts.folder))
     if facts.dead:
-        says = f"{len(facts.dead)} killed runs have left something: {', '.join(facts.dead)}"
+        says = f"something is left of killed runs: {', '.join(facts.dead)}"
         yield warn("killed runs", says, "fairshare clean (--dry-run shows what it would do)")
     else:
         yield ok("killed runs", "none has left anything")
@@ -86,6 +86,11 @@ def check(facts: StateFacts, intent: Intent) -> Iterator[Finding]:
         says = f"journals that cannot be read, so what they tell cannot be undone: {said}"
         remove = f"read them, put back by hand, then rm {shlex.join(map(str, facts.unreadable))}"
         yield warn("journals", says, remove)
+
+
+def _journals(folder: Path) -> list[Path]:
+    """None where only root may look: a run under sudo has undone dead runs before it asks."""
+    return sorted(folder.glob("*.jsonl")) if os.access(folder, os.R_OK | os.X_OK) else []
 
 
 def _check_lock(facts: StateFacts, intent: Intent) -> Finding:
@@ -122,7 +127,7 @@ def _problem(folder: Path) -> tuple[str | None, str]:
     above = existing(folder)
     if not above.is_dir():
         return f"{above} is not a folder", remedy
-    if not os.access(above, os.W_OK | os.X_OK):
+    if not users.has_root() and not os.access(above, os.W_OK | os.X_OK):
         return f"{folder} cannot be written", remedy
     return None, ""
 

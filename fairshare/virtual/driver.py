@@ -82,14 +82,13 @@ def switch_on(device: Device) -> None:
     directory, spec = _directory(device), gpu_spec(_name(device))
     if STATE_ENV not in os.environ:
         assets.own_state_dir()  # for its checks: what lies in it is run
-    version = _wanted_version()
-    directory.mkdir(parents=True, mode=0o700, exist_ok=True)
-    with locked(directory):
-        if not (directory / "state.json").exists():
-            _make(directory, spec, version or DRIVER_VERSION)
-            found = spec.product
-        else:
-            found = _take_over(directory, version)
+    try:
+        found = _made_or_taken_over(directory, spec, _wanted_version())
+    except OSError as error:
+        raise PreflightError(
+            f"the simulated GPU cannot be made in {directory}: {error.strerror}",
+            hint=f"{STATE_ENV} names another folder for it",
+        ) from None
     if found != spec.product:
         raise SpecError(
             f"{directory} holds a simulated {found}, the device is {device.id}",
@@ -100,6 +99,16 @@ def switch_on(device: Device) -> None:
             f"there is no failure knob {unknown[0]!r} of the simulated GPU",
             hint=f"known: {', '.join(sorted(KNOBS))}",
         )
+
+
+def _made_or_taken_over(directory: Path, spec: GpuSpec, version: str | None) -> str:
+    """Make the GPU unless it is there; the product name of the one that is."""
+    directory.mkdir(parents=True, mode=0o700, exist_ok=True)
+    with locked(directory):
+        if (directory / "state.json").exists():
+            return _take_over(directory, version)
+        _make(directory, spec, version or DRIVER_VERSION)
+        return spec.product
 
 
 def _take_over(directory: Path, version: str | None) -> str:
@@ -126,6 +135,15 @@ def _wanted_version() -> str | None:
 
 def _name(device: Device) -> str:
     return device.id.removeprefix("virtual:")
+
+
+def folders() -> list[Path]:
+    """The simulated GPUs that there are: ours, and the one that ``FAIRSHARE_VIRTUAL_GPU`` names."""
+    found = sorted(
+        path for path in (assets.own_state_path() / "virtual").glob("*") if path.is_dir()
+    )
+    named = os.environ.get(STATE_ENV)
+    return [*found, Path(named)] if named and Path(named) not in found else found
 
 
 def _directory(device: Device) -> Path:

@@ -171,3 +171,14 @@ def test_a_misspelt_knob_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatc
     (folder / "fail").write_text("smi_hung:1")
     with pytest.raises(SpecError, match="smi_hung"):
         switch_on(virtual_device("h200"))
+
+
+def test_a_gpu_that_cannot_be_made_is_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that cannot be written is told with the variable that names another."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FAIRSHARE_VIRTUAL_GPU", str(tmp_path / "file" / "gpu"))
+    with pytest.raises(PreflightError, match="cannot be made in") as caught:
+        switch_on(virtual_device("h200"))
+    assert "FAIRSHARE_VIRTUAL_GPU" in (caught.value.hint or "")
