@@ -185,7 +185,21 @@ def matrix_of(given: dict[str, Any]) -> Matrix:
         changes["scenarios"] = list(given["scenarios"])
         if given["matrix_name"] is None:
             changes["name"] = _result_name(given["scenarios"])
-    return validate({**base, **changes}, Matrix)
+    matrix = validate({**base, **changes}, Matrix)
+    _refuse_in_vain(given, matrix)
+    return matrix
+
+
+def _refuse_in_vain(given: dict[str, Any], matrix: Matrix) -> None:
+    """Flags about a mode that is not among the modes; each section is called as its mode."""
+    modes = [mode.value for mode in matrix.modes]
+    for section, flags in _SECTION_FLAGS.items():
+        for flag in flags.values():
+            if given[flag] is not None and section not in modes:
+                raise click.UsageError(
+                    f"--{flag.replace('_', '-')} is for mode {section}, and the modes are "
+                    + ", ".join(modes)
+                )
 
 
 def _result_name(scenarios: tuple[str, ...]) -> str:
