@@ -25,6 +25,7 @@ COMMANDS = {
     "validate": ("catalog", "Check YAML files without running anything."),
     "schema": ("catalog", "Print or write the JSON Schemas of the YAML files, for editors."),
     "doctor": ("doctor", "Check whether this machine is ready, and say what to do where not."),
+    "status": ("status", "Show who holds which device, and what killed runs left."),
     "clean": ("maintain", "Undo what a killed run left behind."),
     "serve-virtual": ("maintain", "Run one server of the simulated GPU by hand."),
 }

@@ -6,24 +6,55 @@ import sys
 
 import click
 
+from fairshare.errors import ExitCode
+
 
 @click.command("clean")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-def clean_command(dry_run: bool) -> None:
+@click.option(
+    "--unit", is_flag=True, help="Print the systemd units that do this at boot and after a sweep."
+)
+def clean_command(dry_run: bool, unit: bool) -> None:
     """End processes, undo device changes and remove files of runs that were killed.
 
-    Only what carries the label of a run whose own process is gone is touched.
+    Only what carries the label of a run whose own process is gone is touched. Exit code 3: not
+    everything could be undone, and what to do about it is said.
     """
-    from fairshare.processes.clean import find_dead_runs, undo
+    from fairshare.processes.clean import FAILED, find_dead_runs, remove_free_locks, undo
+    from fairshare.processes.units import boot_unit
 
-    runs = find_dead_runs()
-    if not runs:
-        click.echo("nothing to clean: no killed run has left anything behind")
+    if unit:
+        click.echo(boot_unit(), nl=False)
         return
+    told: list[str] = []
+    runs = find_dead_runs()
     for run in runs:
         click.echo(f"run {run.run_id}{' (dry run)' if dry_run else ''}:")
-        for line in undo(run, dry_run=dry_run) or ["nothing left"]:
-            click.echo(f"  {line}")
+        lines = undo(run, dry_run=dry_run)
+        for line in lines or ["nothing left"]:
+            click.secho(f"  {line}", fg="red" if line.startswith(FAILED) else None)
+        told += lines
+    for line in remove_free_locks(dry_run):
+        if line not in told:
+            click.echo(line)
+            told.append(line)
+    if not runs and not told:
+        click.echo("nothing to clean: no killed run has left anything behind")
+    _tell_of_others()
+    if any(line.startswith(FAILED) for line in told):
+        click.secho("not everything could be undone; the next clean tries again", fg="red")
+        sys.exit(ExitCode.PREFLIGHT_FAILED)
+
+
+def _tell_of_others() -> None:
+    from fairshare.processes.clean import dead_runs_of_others
+    from fairshare.processes.locks import user_name
+
+    for run in dead_runs_of_others():
+        pids = ", ".join(str(each.pid) for each in run.processes)
+        user = user_name(run.uid)
+        click.echo(f"left alone: run {run.run_id} of {user} is dead too and left process {pids}")
+        click.echo(f"  to end it: sudo -u {user} fairshare clean")
 
 
 @click.command(

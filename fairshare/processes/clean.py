@@ -8,11 +8,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from fairshare import users
+from fairshare import assets, users
 from fairshare.errors import PreflightError
 from fairshare.processes.ending import end_all
 from fairshare.processes.identity import ProcessIdentity
-from fairshare.processes.journal import Journal, load_state, runs_dir
+from fairshare.processes.journal import Journal, journals, load_state
 from fairshare.processes.journal_state import JournalError, JournalState
 from fairshare.processes.labelled import RUN_LABEL, labels, owner_of
 from fairshare.processes.locks import existing, holder_of, remove_free, user_name
@@ -52,7 +52,9 @@ def find_dead_runs() -> list[DeadRun]:
 
     A journal left by another host (a shared home folder) is not judged here.
     """
-    journaled = [run for path in sorted(runs_dir().glob("*.jsonl")) if (run := _journaled(path))]
+    if found := journals():
+        assets.state_dir()  # for its checks: what the journals name is run
+    journaled = [run for path in found if (run := _journaled(path)) is not None]
     known = {run.run_id for run in journaled}
     return journaled + [run for run in _unjournaled() if run.is_ours and run.run_id not in known]
 

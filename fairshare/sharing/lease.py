@@ -46,10 +46,13 @@ def lock_path(device: Device, driver: Driver) -> Path:
     """
     name = device.id
     if device.kind is DeviceKind.VIRTUAL:
-        # As many as there are folders, and each is a GPU of its own.
-        folder = Path(driver.env[STATE_VARIABLE]).resolve()
-        name = f"virtual-{hashlib.sha256(bytes(folder)).hexdigest()[:16]}"
+        name = simulated_name(Path(driver.env[STATE_VARIABLE]))
     return locks.path_of(name)
+
+
+def simulated_name(folder: Path) -> str:
+    """Under which name a simulated GPU is locked: there are as many as there are folders."""
+    return f"virtual-{hashlib.sha256(bytes(folder.resolve())).hexdigest()[:16]}"
 
 
 def _take(path: Path, device: Device, results: Path) -> int:
