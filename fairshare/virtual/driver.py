@@ -146,14 +146,6 @@ def folders() -> list[Path]:
     return [*found, Path(named)] if named and Path(named) not in found else found
 
 
-def folders() -> list[Path]:
-    """The simulated GPUs that there are: ours, and the one that ``FAIRSHARE_VIRTUAL_GPU`` names."""
-    place = assets.own_state_path() / "virtual"
-    found = sorted(path for path in place.glob("*") if path.is_dir())
-    named = os.environ.get(STATE_ENV)
-    return [*found, Path(named)] if named and Path(named) not in found else found
-
-
 def _directory(device: Device) -> Path:
     """The folder that ``FAIRSHARE_VIRTUAL_GPU`` names, else one in our state folder."""
     named = os.environ.get(STATE_ENV)
