@@ -10,7 +10,7 @@ from typing import Any
 
 from load_bench import Outcome, run, target, tenant
 
-from fairshare.load.driver import TenantLoad
+from fairshare.load.load import TenantLoad
 from fairshare.records import RequestRecord
 from fairshare.spec.scenario import Tenant, Timing
 from fairshare.spec.workload import ClosedLoop, ConstantArrivals, Interaction
@@ -35,7 +35,7 @@ def _load(
         vocabulary=Vocabulary(500),
         base_dir=Path(),
     )
-    return TenantLoad(asked, target(server), concurrency, plan)
+    return TenantLoad(asked, target(server), concurrency, lambda: plan)
 
 
 def _chain(calls: int, think_s: float = THINK_S) -> Interaction:
@@ -60,16 +60,18 @@ def _assert_chained(calls: Sequence[RequestRecord], think_s: float = THINK_S) ->
         assert after.sent_ns >= after.intended_ns
 
 
-async def _open(behaviour: Behaviour, calls: int, window_s: float, rate: float = 10) -> Outcome:
+async def _open(
+    behaviour: Behaviour, chain: Interaction, window_s: float, rate: float = 10
+) -> Outcome:
     async with FakeServer(behaviour) as server:
-        asked = tenant(arrival=ConstantArrivals(rate_per_s=rate), interaction=_chain(calls))
+        asked = tenant(arrival=ConstantArrivals(rate_per_s=rate), interaction=chain)
         timing = Timing(warmup_s=0, window_s=window_s, drain_s=5)
         return await run([_load(server, asked, window_s, None)], timing)
 
 
 async def test_open_loop_interactions_arrive_freely_and_their_calls_wait() -> None:
     """First calls keep the schedule whatever the server does; later ones are due after answers."""
-    outcome = await _open(Behaviour(ttft_s=0.06), calls=3, window_s=1.0)
+    outcome = await _open(Behaviour(ttft_s=0.06), _chain(3), window_s=1.0)
     interactions = _by_interaction(outcome.records)
     first = [calls[0].intended_ns for calls in interactions.values()]
     assert len(first) == 10
@@ -83,7 +85,7 @@ async def test_open_loop_interactions_arrive_freely_and_their_calls_wait() -> No
 
 async def test_nothing_of_an_interaction_is_meant_for_after_the_window() -> None:
     """Calls that fall due when the window is over are not sent, nor recorded."""
-    outcome = await _open(Behaviour(ttft_s=0.15), calls=5, window_s=0.4)
+    outcome = await _open(Behaviour(ttft_s=0.15), _chain(5, 0.0), window_s=0.4)
     assert outcome.records
     assert max(record.intended_ns for record in outcome.records) < 400_000_000
     assert all(len(calls) < 5 for calls in _by_interaction(outcome.records).values())
@@ -91,7 +93,7 @@ async def test_nothing_of_an_interaction_is_meant_for_after_the_window() -> None
 
 async def test_a_failed_call_breaks_its_interaction_off() -> None:
     """What would have followed is not sent; other interactions go on."""
-    outcome = await _open(Behaviour(kind=Kind.HTTP_500, after=4), calls=2, window_s=1.0, rate=5)
+    outcome = await _open(Behaviour(kind=Kind.HTTP_500, after=4), _chain(2), window_s=1.0, rate=5)
     interactions = _by_interaction(outcome.records)
     assert [len(calls) for calls in interactions.values()].count(2) == 2
     for calls in interactions.values():
