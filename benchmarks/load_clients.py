@@ -18,10 +18,10 @@ from typing import Any
 
 import orjson
 
-from fairshare.load.driver import TenantLoad, drive
+from fairshare.load.driver import drive
+from fairshare.load.load import TenantLoad
 from fairshare.load.target import Target
-from fairshare.load.transports import TransportKind
-from fairshare.records import Phase, RequestRecord
+from fairshare.records import Phase, RequestRecord, TransportKind
 from fairshare.spec.lengths import FixedLength
 from fairshare.spec.scenario import Api, Tenant, Timing
 from fairshare.spec.workload import Sampling, SyntheticPrompts
@@ -74,7 +74,7 @@ def load(port: int, concurrency: int) -> TenantLoad:
         timeout_s=60,
         stall_s=60,
     )
-    return TenantLoad(tenant, target, concurrency, plan())
+    return TenantLoad(tenant, target, concurrency, plan)
 
 
 def run_fairshare(port: int, concurrency: int, seconds: float, kind: TransportKind) -> Any:

@@ -23,6 +23,13 @@ class Mode(StrEnum):
     MIG = "mig"  # one server per tenant on its own partition
 
 
+class TransportKind(StrEnum):
+    """What carries requests to servers."""
+
+    STREAM = "stream"  # sockets with a reader of our own: the more exact one (benchmarks/README.md)
+    AIOHTTP = "aiohttp"  # a second opinion, by another implementation of HTTP
+
+
 class Provenance(StrEnum):
     """Where a figure comes from. It travels with every figure."""
 

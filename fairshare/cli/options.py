@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 import yaml
 
-from fairshare.records import Mode
+from fairshare.records import Mode, TransportKind
 from fairshare.spec.choices import Partitioning, TimeslicePolicy
 from fairshare.spec.layouts import MigHow, layout_text
 from fairshare.units import parse_duration_s
@@ -183,8 +183,8 @@ def device_flags(command: F) -> F:
     return command
 
 
-def timing_flags(command: F) -> F:
-    """How long a cell lasts, over what the scenario says."""
+def load_flags(command: F) -> F:
+    """How the load is made: how long a cell lasts, and what sends the requests."""
     for option in reversed(
         [
             click.option("--warmup", type=DURATION, help="Load that is left out of the figures."),
@@ -192,6 +192,16 @@ def timing_flags(command: F) -> F:
             click.option("--drain", type=DURATION, help="Time for outstanding requests to end."),
             click.option(
                 "--seed", type=click.IntRange(0, 2**63 - 1), help="Seed of all that is random."
+            ),
+            click.option(
+                "--load-processes",
+                type=click.IntRange(1, 256),
+                help="Spread the load generator over processes (default: 1).",
+            ),
+            click.option(
+                "--transport",
+                type=click.Choice([kind.value for kind in TransportKind]),
+                help="What carries the requests: stream (the default) or aiohttp.",
             ),
         ]
     ):

@@ -15,7 +15,7 @@ from fairshare.cli.options import (
     INTEGERS,
     MODE,
     MODES,
-    timing_flags,
+    load_flags,
     where_flags,
 )
 from fairshare.errors import ExitCode, FairshareError
@@ -42,6 +42,8 @@ _DEFINED_BY_THE_CELL = (
     "window",
     "drain",
     "seed",
+    "load_processes",
+    "transport",
     "mig",
     "mig_layout",
     "mps_partitioning",
@@ -57,6 +59,15 @@ _FLAG_FIELDS = (
     "allow_gpu_changes",
     "allow_gpu_reset",
     "allow_foreign",
+)
+_SWEEP_FLAGS = (
+    "modes",
+    "concurrency",
+    "load_scale",
+    "num_runs",
+    "seed",
+    "load_processes",
+    "transport",
 )
 # Section of the matrix -> its entries, each with the flag that sets it.
 _SECTION_FLAGS = {
@@ -83,7 +94,7 @@ def _sweep_flags(command: Any) -> Any:
         ]
     ):
         command = option(command)
-    return where_flags(timing_flags(command))
+    return where_flags(load_flags(command))
 
 
 @click.command("matrix")
@@ -128,7 +139,7 @@ def plan_command(**given: Any) -> None:
     help="The result folder that holds the cell to --rerun.",
 )
 @where_flags
-@timing_flags
+@load_flags
 @OUTPUT_DIR
 @RESUME
 def run_command(
@@ -175,7 +186,7 @@ def matrix_of(given: dict[str, Any]) -> Matrix:
         base = matrix.model_dump(exclude_unset=True)
     renamed = {"warmup": "warmup_s", "window": "window_s", "drain": "drain_s"}
     changes: dict[str, Any] = {}
-    for name in ("modes", "concurrency", "load_scale", "num_runs", "seed", *renamed):
+    for name in (*_SWEEP_FLAGS, *renamed):
         if given.get(name) is not None:
             changes[renamed.get(name, name)] = given[name]
     for section, flags in _SECTION_FLAGS.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import chain, zip_longest
 
 from fairshare.load.flights import Flights
@@ -38,6 +38,7 @@ class Conductor:
         timing: Timing,
         tenants: Sequence[str],
         on_window: Callable[[str], None],
+        barrier: Callable[[], Awaitable[int]] | None = None,
     ) -> None:
         self._senders = senders
         self._flights = flights
@@ -45,6 +46,7 @@ class Conductor:
         self._timing = timing
         self._tenants = tenants
         self._on_window = on_window
+        self._barrier = barrier or _soon
         self._wake = asyncio.Event()
         self._done: Callable[[], bool] | None = None
         self.stopped = False
@@ -62,7 +64,7 @@ class Conductor:
         await self._calm()
         if timing.warmup_s:
             self._tell(Phase.WARMUP)  # a little early, so that listeners delay no request
-        origin = flights.origin_ns = time.monotonic_ns() + _ns(LEAD_S)
+        origin = flights.origin_ns = await self._barrier()
         await self._until(origin)
         if timing.rounds is None:
             await self._one_window(origin)
@@ -190,6 +192,10 @@ class Conductor:
     def _landed(self) -> None:
         if self._flights.error is not None or (self._done is not None and self._done()):
             self._wake.set()
+
+
+async def _soon() -> int:
+    return time.monotonic_ns() + _ns(LEAD_S)
 
 
 def _ns(seconds: float) -> int:

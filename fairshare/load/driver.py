@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
-from typing import Any
 
 from fairshare.load.ahead import RequestQueue
 from fairshare.load.collector import collection_paused
@@ -16,46 +14,18 @@ from fairshare.load.conductor import Conductor
 from fairshare.load.descriptors import allow_many_connections
 from fairshare.load.flights import Flights, Sink
 from fairshare.load.lane import Lane
+from fairshare.load.load import DriveReport, TenantLoad, adjusted_requests
 from fairshare.load.selfcheck import SelfCheck
 from fairshare.load.senders import ClosedSender, ScheduledSender, Sender
-from fairshare.load.target import Target
 from fairshare.load.transport import Transport
-from fairshare.load.transports import DEFAULT_TRANSPORT, TransportKind, transport_to
-from fairshare.spec.scenario import Tenant, Timing
+from fairshare.load.transports import DEFAULT_TRANSPORT, transport_to
+from fairshare.records import TransportKind
+from fairshare.spec.scenario import Timing
 from fairshare.spec.workload import ClosedLoop
-from fairshare.workload.requests import PlannedRequest
 
 OPEN_LOOP_AHEAD = 64  # requests kept ready for an open-loop tenant
 MAX_CLOSED_LOOP_AHEAD = 512
 OPEN_LOOP_CONNECTIONS = 16  # opened ahead; more are opened as they are needed
-
-
-@dataclass(slots=True)
-class TenantLoad:
-    """One tenant's part: where to, how, and what.
-
-    ``concurrency`` is the number in flight of a closed-loop tenant; None means open loop, where
-    every request has an ``intended_ns``, counted from the barrier, rising. With rounds, the plan
-    is cut: the first ``warmup_s`` of it are the warm-up, each ``round_s`` after that is a round.
-    """
-
-    tenant: Tenant
-    target: Target
-    concurrency: int | None
-    requests: Iterator[PlannedRequest]
-
-
-@dataclass(slots=True)
-class DriveReport:
-    """How it went. ``window_ns`` is [start, end) of the measured window on the records' clock.
-
-    ``client`` is the load generator's account of itself (see :mod:`fairshare.load.selfcheck`).
-    """
-
-    window_ns: tuple[int, int]
-    end_ns: int
-    stopped: bool
-    client: dict[str, Any] = field(default_factory=dict)
 
 
 async def drive(
@@ -66,12 +36,14 @@ async def drive(
     stop: asyncio.Event,
     on_window: Callable[[str], None] | None = None,
     transport: TransportKind = DEFAULT_TRANSPORT,
+    barrier: Callable[[], Awaitable[int]] | None = None,
 ) -> DriveReport:
     """Run one cell's load: all tenants from one barrier, which is t = 0 of the records.
 
     ``sink`` gets each record when it is complete. ``stop`` ends it early: nothing more is sent,
     what is in flight is cancelled (UNFINISHED, or its own error if that comes first). ``on_window``
-    is told ``warmup``, ``measure`` and ``drain`` as they begin.
+    is told ``warmup``, ``measure`` and ``drain`` as they begin. ``barrier`` is asked, once all is
+    ready, for the moment (monotonic) on which all start; without it that is soon.
 
     Raises:
         SpecError: a request has no prompt in the form that its server takes.
@@ -91,6 +63,7 @@ async def drive(
             timing=timing,
             tenants=names,
             on_window=on_window or (lambda phase: None),
+            barrier=barrier,
         )
         watch = asyncio.create_task(stop.wait())
         watch.add_done_callback(lambda task: None if task.cancelled() else conductor.stop())
@@ -106,7 +79,7 @@ async def drive(
         window_ns=conductor.window_ns,
         end_ns=time.monotonic_ns() - flights.origin_ns,
         stopped=conductor.stopped,
-        client=check.report(),
+        client={**check.report(), "adjusted_requests": adjusted_requests(loads)},
     )
 
 
@@ -132,7 +105,7 @@ def _connections(loads: Sequence[TenantLoad]) -> Counter[str]:
 def _sender(load: TenantLoad, transport: Transport, flights: Flights) -> Sender:
     closed = load.concurrency is not None
     ahead = min(2 * (load.concurrency or 0), MAX_CLOSED_LOOP_AHEAD) if closed else OPEN_LOOP_AHEAD
-    queue = RequestQueue(load.target, load.requests, ahead=ahead, on_error=flights.fail)
+    queue = RequestQueue(load.target, load.requests(), ahead=ahead, on_error=flights.fail)
     queue.prime()
     lane = Lane(load.target, transport, load.target.headers(), queue)
     if load.concurrency is None:

@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 from fairshare.load.aiohttp_transport import AiohttpTransport
 from fairshare.load.stream_transport import StreamTransport
 from fairshare.load.transport import Transport
-
-
-class TransportKind(StrEnum):
-    """How requests travel."""
-
-    STREAM = "stream"  # sockets with a reader of our own: the more exact one (benchmarks/README.md)
-    AIOHTTP = "aiohttp"  # a second opinion, and for proxies and whatever else the other cannot do
-
+from fairshare.records import TransportKind
 
 DEFAULT_TRANSPORT = TransportKind.STREAM
 

@@ -7,15 +7,18 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from fairshare.devices.telemetry import GpuSampler, record_gpu, record_hosts
 from fairshare.errors import FairshareError, StoppedEarlyError
 from fairshare.events import EventLog
-from fairshare.load.driver import DriveReport, TenantLoad, drive
+from fairshare.load.crew import drive_in_processes
+from fairshare.load.driver import drive
+from fairshare.load.load import DriveReport, TenantLoad
 from fairshare.load.probe import answers
+from fairshare.processes.scope import RunScope
 from fairshare.records import (
     CellResult,
     CellStatus,
@@ -28,7 +31,7 @@ from fairshare.results import layout
 from fairshare.results.files import writing
 from fairshare.results.writer import CellWriter
 from fairshare.runner.foreign import ForeignWatch
-from fairshare.runner.loads import cell_load
+from fairshare.runner.loads import cell_loads
 from fairshare.runner.plan import PlannedCell
 from fairshare.runner.settings import Settings
 from fairshare.serving.fleet import Fleet
@@ -90,8 +93,7 @@ class Account:
 class CellContext:
     """What the cells of one deployment have in common.
 
-    ``shares``: as seen from inside; ``health`` tells why they are not in force any more, if so;
-    ``run_id``: what the processes of this run are known by.
+    ``shares``: as seen from inside; ``health`` tells why they are not in force any more, if so.
     """
 
     settings: Settings
@@ -100,9 +102,9 @@ class CellContext:
     deployment: str
     shares: list[dict[str, Any]]
     health: Callable[[], Awaitable[str | None]]
-    run_id: str
     sampler: GpuSampler | None
     events: EventLog
+    scope: RunScope
     stop: asyncio.Event
 
 
@@ -143,7 +145,7 @@ async def run_cell(cell: PlannedCell, context: CellContext, writer: CellWriter) 
     result.started_at = time.time()
     account = Account()
     driver, device = context.settings.driver, context.settings.device
-    watch = ForeignWatch(partial(driver.nvml.compute_processes, device.id), context.run_id)
+    watch = ForeignWatch(partial(driver.nvml.compute_processes, device.id), context.scope.run_id)
     try:
         with writing(writer.dir):
             await context.fleet.wait_idle(IDLE_TIMEOUT_S)
@@ -190,7 +192,7 @@ async def _measure(
     account: Account,
     watch: ForeignWatch,
 ) -> DriveReport:
-    load = cell_load(cell, context.plan, context.fleet, context.settings)
+    loads = cell_loads(cell, context.plan, context.fleet, context.settings)
 
     def sink(record: RequestRecord) -> None:
         account.add(record)
@@ -205,19 +207,25 @@ async def _measure(
         if context.sampler is not None:  # else the device has no list of who computes on it
             await stack.enter_async_context(watch.watching(TELEMETRY_INTERVAL_S))
         halt = await stack.enter_async_context(_halt(context))
-        report = await drive(
-            load.tenants,
+        report = await _drive(context)(
+            loads,
             cell.scenario.timing,
             sink,
             stop=halt,
             on_window=on_window,
+            transport=context.settings.matrix.transport,
         )
         if not halt.is_set():
-            await _find_hung(load.tenants, context, account)
-    report.client["adjusted_requests"] = {
-        tenant: asdict(adjusted) for tenant, adjusted in load.adjustments.items()
-    }
+            await _find_hung(loads, context, account)
     return report
+
+
+def _drive(context: CellContext) -> Callable[..., Awaitable[DriveReport]]:
+    """Who drives the load: this process, or several."""
+    processes = context.settings.matrix.load_processes
+    if processes == 1:
+        return drive
+    return partial(drive_in_processes, processes=processes, scope=context.scope)
 
 
 async def _find_hung(loads: Sequence[TenantLoad], context: CellContext, account: Account) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import partial
 
-from fairshare.load.driver import TenantLoad
+from fairshare.load.load import TenantLoad
 from fairshare.load.target import Target
 from fairshare.runner.plan import PlannedCell
 from fairshare.runner.settings import Settings
@@ -24,31 +24,19 @@ STALL_S = 60.0  # a stream that is silent for so long has hung
 TEMPLATE_TOKENS = 64  # more than the chat templates of the models in use add
 
 
-@dataclass(slots=True)
-class CellLoad:
-    """The loads of a cell's tenants, and what had to be changed in their requests to fit.
-
-    ``adjustments`` are by tenant and count while the load runs.
-    """
-
-    tenants: list[TenantLoad]
-    adjustments: dict[str, Adjustments]
-
-
-def cell_load(cell: PlannedCell, plan: PartitionPlan, fleet: Fleet, settings: Settings) -> CellLoad:
-    """One load for each tenant of the cell.
-
-    Raises:
-        SpecError: a dataset or trace of the scenario cannot be read.
-    """
+def cell_loads(
+    cell: PlannedCell, plan: PartitionPlan, fleet: Fleet, settings: Settings
+) -> list[TenantLoad]:
+    """One load for each tenant of the cell."""
     models = {tenant: slot.model for slot in plan.slots for tenant in slot.tenants}
-    adjustments = {tenant.name: Adjustments() for tenant in cell.tenants}
     loads = []
     sharers = cell.scenario.sharers()
     for tenant in cell.tenants:
         launcher, model = settings.launcher, settings.models[models[tenant.name]]
         target = _target(tenant, fleet.server_of(tenant.name), launcher)
-        requests = planned_requests(
+        adjustments = Adjustments()
+        requests = partial(
+            planned_requests,
             tenant,
             cell_seed=cell.seed,
             horizon_s=_horizon_s(cell.scenario.timing),
@@ -59,12 +47,13 @@ def cell_load(cell: PlannedCell, plan: PartitionPlan, fleet: Fleet, settings: Se
             base_dir=cell.base_dir,
             as_text=not target.token_id_prompts,
             max_total_tokens=_room(launcher, model, target.api),
-            adjustments=adjustments[tenant.name],
+            adjustments=adjustments,
             shared=cell.scenario.trace,
             sharers=sharers,
         )
-        loads.append(TenantLoad(tenant, target, _concurrency(tenant, cell), requests))
-    return CellLoad(loads, adjustments)
+        concurrency = _concurrency(tenant, cell)
+        loads.append(TenantLoad(tenant, target, concurrency, requests, adjustments))
+    return loads
 
 
 def _target(tenant: Tenant, server: Server, launcher: Launcher) -> Target:

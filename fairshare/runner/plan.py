@@ -189,6 +189,10 @@ def _cell(
         "device": {"kind": settings.device.kind, "name": settings.device.name},
         "plan": None if plan is None else _shape(plan, key),
         "seed": settings.seed_of(group.scenario),
+        "client": {
+            "transport": settings.matrix.transport,
+            "load_processes": settings.matrix.load_processes,
+        },
     }
     # The seed leaves the mode out: prompts differ between cells, but not between modes.
     seed = settings.seed_of(group.scenario)

@@ -176,9 +176,9 @@ class Sweep:
                 deployment=deployment.id,
                 shares=shares,
                 health=partitioner.health,
-                run_id=stage.scope.run_id,
                 sampler=stage.sampler,
                 events=self.events,
+                scope=stage.scope,
                 stop=self.stop,
             )
             logs = _ServerLogs(log_dir)

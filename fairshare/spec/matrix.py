@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from fairshare.records import Mode
+from fairshare.records import Mode, TransportKind
 from fairshare.spec.base import Name, PositiveFloat, PositiveSeconds, Seconds, Spec
 from fairshare.spec.mig import MigSpec
 from fairshare.spec.sharing import MpsSpec, TimesliceSpec
@@ -38,6 +38,10 @@ class Matrix(Spec):
     """How mode mps makes its shares, where it does."""
     timeslice: TimesliceSpec = TimesliceSpec()
     """How mode timeslice makes its shares, where it does."""
+    transport: TransportKind = TransportKind.STREAM
+    """What carries the requests: stream (the more exact one) or aiohttp."""
+    load_processes: int = Field(1, ge=1, le=256)
+    """Over how many processes the load is spread; a tenant belongs to one of them."""
     seed: int | None = Field(None, ge=0)
     warmup_s: Seconds | None = None
     window_s: PositiveSeconds | None = None

@@ -6,12 +6,14 @@ import asyncio
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from fairshare.load.driver import DriveReport, TenantLoad, drive
+from fairshare.load.driver import drive
+from fairshare.load.load import DriveReport, TenantLoad
 from fairshare.load.target import Target
-from fairshare.load.transports import DEFAULT_TRANSPORT, TransportKind
-from fairshare.records import RequestRecord
+from fairshare.load.transports import DEFAULT_TRANSPORT
+from fairshare.records import RequestRecord, TransportKind
 from fairshare.spec.lengths import FixedLength
 from fairshare.spec.scenario import Api, Tenant, Timing
 from fairshare.spec.workload import (
@@ -90,7 +92,7 @@ def closed(
         tenant(name, ClosedLoop(think_time_s=think_s)),
         target(server, name, **fields),
         concurrency,
-        requests(name, max_tokens=max_tokens),
+        partial(requests, name, max_tokens=max_tokens),
     )
 
 
@@ -102,7 +104,7 @@ def scheduled(
         tenant(name, PoissonArrivals(rate_per_s=1)),
         target(server, name, **fields),
         None,
-        requests(name, offsets_s),
+        partial(requests, name, offsets_s),
     )
 
 

@@ -12,9 +12,9 @@ import pytest
 from load_bench import BENCH, closed, requests, run, scheduled, target, tenant
 
 from fairshare.errors import SpecError
-from fairshare.load.driver import TenantLoad, drive
-from fairshare.load.transports import TransportKind
-from fairshare.records import ErrorKind, Phase, RequestRecord
+from fairshare.load.driver import drive
+from fairshare.load.load import TenantLoad
+from fairshare.records import ErrorKind, Phase, RequestRecord, TransportKind
 from fairshare.spec.scenario import Api, Timing
 from fairshare.testing.behaviour import Behaviour
 from fairshare.testing.fake_server import FakeServer
@@ -326,7 +326,7 @@ async def test_failure_to_plan_a_request_ends_the_run() -> None:
     """A plan that breaks in the middle is an error of the run, not a tenant that falls silent."""
     async with FakeServer(QUICK) as server:
         plan = itertools.chain(itertools.islice(requests(), 4), broken())
-        load = TenantLoad(tenant(), target(server), 1, plan)
+        load = TenantLoad(tenant(), target(server), 1, lambda: plan)
         with pytest.raises(SpecError, match="line 5"):
             await run([load], Timing(warmup_s=0, window_s=30))
 
@@ -341,7 +341,7 @@ async def test_request_without_a_usable_prompt_is_refused_before_the_start() -> 
     """Token ids cannot be sent to a chat: said once, clearly, with nothing sent."""
     async with FakeServer(QUICK) as server:
         plan = (request for request in requests())
-        load = TenantLoad(tenant(), target(server, api=Api.CHAT), 1, no_text(plan))
+        load = TenantLoad(tenant(), target(server, api=Api.CHAT), 1, lambda: no_text(plan))
         with pytest.raises(SpecError, match="text prompts"):
             await run([load], Timing(warmup_s=0, window_s=30))
         assert server.seen == []

@@ -10,8 +10,7 @@ import aiohttp
 import pytest
 from load_bench import BENCH, closed, run
 
-from fairshare.load.transports import TransportKind
-from fairshare.records import ErrorKind
+from fairshare.records import ErrorKind, TransportKind
 from fairshare.spec.scenario import Api, Timing
 from fairshare.testing.behaviour import Behaviour, Kind
 from fairshare.testing.fake_server import FakeServer
