@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 
 from fairshare.devices import inventory
 from fairshare.devices.device import Device
 from fairshare.devices.driver import Driver
+from fairshare.doctor.bounded import bounded
 from fairshare.doctor.examine import examine
 from fairshare.doctor.finding import Finding, Level, failures
 from fairshare.doctor.intent import Intent
@@ -27,6 +29,8 @@ from fairshare.spec.launcher import DeviceKind, Engine
 from fairshare.spec.loading import load_launcher
 from fairshare.spec.matrix import Matrix
 from fairshare.virtual.driver import driver_for
+
+_DETECT_S = 15.0
 
 
 def _intent(settings: Settings, modes: Collection[Mode], folder: Path) -> Intent:
@@ -62,7 +66,8 @@ def intent_of_flags(matrix: Matrix, flags: Flags, folder: Path) -> tuple[Intent,
     missing: PreflightError | None = None
     found: Device | None = None
     try:
-        found, reason = inventory.detect(asked, gpu=flags.gpu)
+        detect = partial(inventory.detect, asked, gpu=flags.gpu)
+        found, reason = bounded(detect, "the NVIDIA driver", _DETECT_S)
     except PreflightError as error:
         missing, reason = error, "using a GPU, as asked"
     kind = DeviceKind.CUDA if found is None else found.kind
