@@ -26,7 +26,7 @@ from fairshare.spec.matrix import Matrix
 from fairshare.spec.scenario import Scenario, Tenant
 from fairshare.virtual.driver import driver_for
 from fairshare.virtual.models import virtual_model
-from fairshare.workload.requests import check_sources
+from fairshare.workload.requests import check_scenario
 
 DEFAULT_LAUNCHER = {
     DeviceKind.CUDA: "vllm",
@@ -108,8 +108,7 @@ def settle(
     settled = tuple(_with_timing(scenario, path, matrix) for scenario, path in found)
     _refuse_same_names([scenario for scenario, _ in settled])
     for scenario, path in settled:
-        for tenant in scenario.tenants:
-            check_sources(tenant, path.parent)
+        check_scenario(scenario, path.parent)
     device, reason, launcher = _device_and_launcher(matrix, flags, launcher)
     _refuse_unspoken(launcher, [scenario for scenario, _ in settled])
     python, version = _engine(launcher)
