@@ -13,8 +13,13 @@ from fairshare.sharing.plan import Slot
 PROC = Path("/proc")
 
 
-def verify_affinity(slot: Slot, pids: Sequence[int], proc: Path = PROC) -> dict[str, Any]:
+def verify_affinity(
+    slot: Slot, pids: Sequence[int], proc: Path = PROC, *, caps_decide: bool = True
+) -> dict[str, Any]:
     """Check every thread of ``pids`` against the slot's CPUs, and their OpenMP thread caps.
+
+    ``caps_decide``: nobody else tells how many threads compute; an engine that does may start
+    helpers with caps of their own.
 
     Raises:
         PartitionError: a thread may run elsewhere, a CPU of the slot is used by none, a cap
@@ -33,7 +38,7 @@ def verify_affinity(slot: Slot, pids: Sequence[int], proc: Path = PROC) -> dict[
             hint="the engine binds its threads itself; turn that off in the launcher",
         )
     caps = sorted({cap for pid in pids if (cap := _omp_threads(pid, proc)) is not None})
-    if slot.threads is not None and any(cap != str(slot.threads) for cap in caps):
+    if caps_decide and slot.threads is not None and any(cap != str(slot.threads) for cap in caps):
         raise PartitionError(
             f"the server {slot.name} was started with OMP_NUM_THREADS={'/'.join(caps)}, "
             f"its share is {slot.threads}",
@@ -43,7 +48,7 @@ def verify_affinity(slot: Slot, pids: Sequence[int], proc: Path = PROC) -> dict[
         "verified": True,
         "cpus": sorted(allowed),
         "threads_seen": len(masks),
-        "omp_num_threads": slot.threads if caps else None,
+        "omp_num_threads": [int(cap) for cap in caps if cap.isdigit()],
     }
 
 

@@ -58,14 +58,14 @@ def verify_cpu_engine(slot: Slot, server: ServerView) -> dict[str, Any]:
     wrong = [line for report in reports for line in kv_differences(server, report)]
     for report in reports:
         threads = report.get("compute_threads")
-        if slot.threads is not None and (threads is None or threads > slot.threads):
+        if slot.threads is not None and threads != slot.threads:  # fewer are no share either
             wrong.append(f"compute threads: planned {slot.threads}, has {threads}")
     if wrong:
         raise PartitionError(
             f"the engine of server {slot.name} does not keep to its share",
             evidence=wrong,
             hint="look for what overrides it in the launcher's env and args, such as "
-            "VLLM_CPU_KVCACHE_SPACE",
+            "VLLM_CPU_KVCACHE_SPACE, or an executor that binds its threads itself",
         )
     return reports[0]
 

@@ -51,7 +51,7 @@ def verify_reported(
         raise PartitionError(
             f"the server {slot.name} does not have its share of the simulated GPU", evidence=wrong
         )
-    return {"verified": True, **report}
+    return {"verified": True, "by": "the simulated GPU's own account", **report}
 
 
 def _read(path: Path) -> dict[str, Any] | None:

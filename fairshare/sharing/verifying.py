@@ -45,7 +45,7 @@ async def verify_cpu(slot: Slot, server: ServerView) -> dict[str, Any]:
     Raises:
         PartitionError: the server does not keep to its share, or that cannot be told.
     """
-    seen = verify_affinity(slot, server.pids)
+    seen = verify_affinity(slot, server.pids, caps_decide=server.reports is None)
     if server.reports is None:
         return {**seen, "by": "affinity of all threads"}
     report = verify_cpu_engine(slot, server)

@@ -34,13 +34,14 @@ def test_an_engine_within_its_share_is_verified(tmp_path: Path) -> None:
         ({"kv_cache_bytes": 1024 * MIB}, "KV cache: planned 128 MiB, has 1 GiB"),
         ({}, "KV cache: planned 128 MiB, not told"),
         ({"kv_cache_bytes": MIB, "compute_threads": 4}, "compute threads: planned 1, has 4"),
+        ({"kv_cache_bytes": MIB, "compute_threads": 0}, "compute threads: planned 1, has 0"),
         ({"kv_cache_bytes": MIB, "compute_threads": None}, "compute threads: planned 1, has None"),
     ],
 )
 def test_an_engine_beyond_its_share_is_found_out(
     tmp_path: Path, seen: dict[str, Any], evidence: str
 ) -> None:
-    """More cache or threads than planned, or silence on them, fail with both numbers."""
+    """More cache, more or fewer threads than planned, or silence on them, are told by number."""
     report(tmp_path, 11, **{"compute_threads": 1, **seen})
     with pytest.raises(PartitionError) as caught:
         verify_cpu_engine(SLOT, ServerView([11], tmp_path, kv_bytes=128 * MIB))

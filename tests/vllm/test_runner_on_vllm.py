@@ -7,8 +7,9 @@ from collections import defaultdict
 import orjson
 import pytest
 
-from fairshare.records import RequestRecord
-from tests.workplace import Workplace, cache_dir, workplace
+from fairshare.errors import ExitCode
+from fairshare.records import CellStatus, RequestRecord
+from tests.workplace import ROOT, Workplace, cache_dir, workplace
 
 __all__ = ["cache_dir", "workplace"]
 pytestmark = [pytest.mark.vllm_cpu, pytest.mark.timeout(400)]
@@ -41,8 +42,14 @@ def test_a_matrix_on_real_servers(workplace: Workplace, vllm_python: str) -> Non
     assert len(matrix["starts"]) == 3
     cells = workplace.cells("out")
     assert {cell.result.status.value for cell in cells.values()} == {"ok"}
-    cores = [share["cpus"] for share in cells["pair_mig_c2_r1"].result.shares]
-    assert not set(cores[0]) & set(cores[1])
+    shares = cells["pair_mig_c2_r1"].result.shares
+    assert not set(shares[0]["cpus"]) & set(shares[1]["cpus"])
+    for share in shares:
+        assert share["verified"] is True
+        engine = share["engine"]
+        assert engine["cpus"] == share["planned"]["cpu_set"]
+        assert engine["compute_threads"] == share["planned"]["threads"]
+        assert engine["kv_cache_bytes"] == 128 * 1024**2  # half of the launcher's 256 MiB
     for slug in cells:
         records = workplace.records("out", slug)
         assert all(record.ok for record in records), slug
@@ -53,6 +60,27 @@ def test_a_matrix_on_real_servers(workplace: Workplace, vllm_python: str) -> Non
     common = asked[0].keys() & asked[1].keys()
     assert len(common) > 4
     assert all(asked[0][key] == asked[1][key] for key in common)
+
+
+def test_a_launcher_that_undoes_the_share_fails_the_cell(
+    workplace: Workplace, vllm_python: str
+) -> None:
+    """A variable that overrides the KV cap is found out from inside, and nothing is measured."""
+    scenario = workplace.write("pair.yaml", SCENARIO)
+    text = (ROOT / "launchers/vllm-cpu.yaml").read_text("utf-8")
+    launcher = workplace.write(
+        "loose.yaml", text.replace("\nenv:\n", '\nenv:\n  VLLM_CPU_KVCACHE_SPACE: "1"\n')
+    )
+    done = workplace.run(
+        "matrix", scenario, "--device", "cpu", "--model", "tiny", "--modes", "logical",
+        "--launcher", launcher, "--python", vllm_python, "--output-dir", "out", timeout_s=200,
+    )  # fmt: skip
+    assert done.returncode == ExitCode.SOME_CELLS_FAILED, done.stdout
+    (cell,) = workplace.cells("out").values()
+    assert cell.result.status is CellStatus.FAILED
+    assert "KV cache: planned 256 MiB, has 1 GiB" in (cell.result.reason or "")
+    assert "VLLM_CPU_KVCACHE_SPACE" in (cell.result.reason or "")
+    assert list(cell.records()) == []
 
 
 def _check_records(records: list[RequestRecord]) -> None:
