@@ -27,6 +27,19 @@ _HINTS = (
         "other programs hold the memory: stop them, or lower kv_bytes or the tenant's share",
     ),
     (
+        r"Error in memory profiling",
+        "a neighbour gave memory back while this engine measured: state kv_bytes in the launcher",
+    ),
+    (
+        r"invalid literal for int\(\) with base 10: 'MIG-",
+        "this engine cannot start on a MIG device: take a newer vLLM (0.26 or later), or mode mps",
+    ),
+    (
+        r"NVMLError_InvalidArgument",
+        "if it runs on a MIG device, it took that for a GPU: lines of its log that begin with "
+        "fairshare say why our plugin did not help",
+    ),
+    (
         r"out of memory|OutOfMemory|[Cc]an(?:'t|not) allocate memory|bad_alloc|MemoryError",
         "it ran out of memory: lower kv_bytes, max_model_len or max_num_seqs",
     ),

@@ -106,6 +106,9 @@ def test_an_end_is_told_in_words(code: int | None, text: str) -> None:
         ("RuntimeError: operator torchvision::nms does not exist", "torchvision"),
         ("RuntimeError: Failed to infer device type", "NVIDIA GPU"),
         ("ModuleNotFoundError: No module named 'x'", "module"),
+        ("AssertionError: Error in memory profiling. Initial free memory 82.94 GiB", "kv_bytes"),
+        ("ValueError: invalid literal for int() with base 10: 'MIG-377e0049'", "newer vLLM"),
+        ("vllm.third_party.pynvml.NVMLError_InvalidArgument: Invalid Argument", "plugin"),
         ("x.py: error: unrecognized arguments: --y", "args"),
     ],
 )
