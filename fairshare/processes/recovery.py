@@ -30,7 +30,7 @@ from fairshare.processes.segments import SHM, held_by, remove_unheld
 from fairshare.processes.table import snapshot, user_of, with_descendants
 
 GRACE_S = 2.0
-_RELEASE_S = 3.0
+_RELEASE_S = 2.0
 _UNDO_TIMEOUT_S = 60.0
 MARKER = ".fairshare-run"
 
