@@ -70,8 +70,11 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--served-model-name", default="m")
     parser.add_argument("--do", default="serve")
+    parser.add_argument("--segment", type=Path, help="shared memory to hold open")
     options, _ = parser.parse_known_args()
     STATE["options"] = options
+    if options.segment is not None:
+        STATE["segment"] = options.segment.open("wb")
     if options.do == "die":
         print("INFO loading", flush=True)
         sys.stderr.write("Traceback (most recent call last):\n  x\nOSError: [Errno 98] taken\n")

@@ -32,6 +32,7 @@ from fairshare.sharing.plan import PartitionPlan, Slot
 from fairshare.spec.launcher import DeviceKind, Launcher
 
 STUB = Path(__file__).with_name("serving_stub.py")
+_COMMAND = ["{python}", str(STUB), "--port", "{port}", "--served-model-name", "{served_model}"]
 MODEL = ModelFacts("m", "m", "m", 512, 4096, None, None, ())
 DEVICE = Device(DeviceKind.VIRTUAL, "virtual:x", "x", 1 << 30)
 
@@ -259,6 +260,19 @@ async def test_leftovers_are_an_error(bench: Bench, monkeypatch: pytest.MonkeyPa
             pass
     assert "still taken" in caught.value.evidence[0]
     assert "server.leftover" in bench.names()
+
+
+async def test_shared_memory_that_stays_is_an_error(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A segment that a server made and that cannot be removed would be the next one's to miss."""
+    monkeypatch.setattr("fairshare.processes.spawn.remove_unheld", lambda segments: [])
+    segment = Path("/dev/shm") / f"fs-test-{os.getpid()}"  # noqa: S108 - shared memory is meant
+    with pytest.raises(ServerError, match="left something behind") as caught:
+        async with bench.fleet(command=[*_COMMAND, "--segment", str(segment)]):
+            pass
+    segment.unlink()
+    assert caught.value.evidence == (f"a: shared memory {segment.name} is still there",)
 
 
 async def test_idle_is_waited_for(bench: Bench) -> None:
