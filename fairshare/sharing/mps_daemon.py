@@ -88,7 +88,8 @@ class MpsDaemon:
             if self.process.returncode is None:
                 await self.control.quit()
         except PartitionError as error:
-            # A server that hangs keeps it from quitting; what counts is that nothing of it is left.
+            # A server that reacts to nothing keeps it from quitting; what counts is that nothing of
+            # it is left.
             self._scope.events.emit("mps.quit_failed", pid=self.process.pid, reason=error.message)
         finally:
             await self.process.stop(grace_s=_STOP_S)

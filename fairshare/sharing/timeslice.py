@@ -16,6 +16,12 @@ from fairshare.sharing.shares import shares_of
 from fairshare.sharing.slots import plan_of, tenant_slot
 from fairshare.sharing.static import StaticSharing
 from fairshare.sharing.timeslice_policy import POLICY_NUMBERS, read_policy, timeslice_policy
+from fairshare.spec.launcher import DeviceKind
+
+_EFFECT = {
+    DeviceKind.CUDA: "",
+    DeviceKind.VIRTUAL: ", whose length the simulation does not depend on",
+}
 
 
 class Timeslice(StaticSharing):
@@ -50,7 +56,7 @@ class Timeslice(StaticSharing):
                 f"{command} {POLICY_NUMBERS[policy]}",
                 f"{command} ...   (as it was found, at the end)",
             ],
-            notes=[f"the driver's time slices are set to {policy.value}"],
+            notes=[f"the driver's time slices are set to {policy.value}{_EFFECT[device.kind]}"],
             details={"timeslice_policy": policy.value},
         )
 
