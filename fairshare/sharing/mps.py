@@ -112,7 +112,8 @@ class Mps(Partitioner):
             PartitionError: they differ, or the daemon does not know the server.
         """
         seen = await self._verify(slot, server)
-        client = await find_client(self._running().control, slot.name, server.pids)
+        control, computing = self._running().control, seen.get("gpu_pids") or ()
+        client = await find_client(control, slot.name, server.pids, computing)
         identities = map(identify, client["mps_client_pids"])
         self._engines[slot.name] = [each for each in identities if each is not None]
         return {**seen, **client}

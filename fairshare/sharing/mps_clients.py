@@ -44,26 +44,31 @@ async def terminate_clients(control: MpsControl, pids: Collection[int] | None = 
     return [client for _, client in found]
 
 
-async def find_client(control: MpsControl, name: str, pids: Collection[int]) -> dict[str, Any]:
-    """The process of a server that is a client of the daemon, as the daemon tells it.
+async def find_client(
+    control: MpsControl, name: str, pids: Collection[int], computing: Collection[int] = ()
+) -> dict[str, Any]:
+    """The processes of a server that are clients of the daemon, as the daemon tells it.
 
-    Returns the evidence: ``mps_server_pid``, ``mps_client_pids`` and ``mps_server_percentage``.
+    ``computing``: those of its ``pids`` that are known to be on the GPU. Returns the evidence:
+    ``mps_server_pid``, ``mps_client_pids`` and ``mps_server_percentage``.
 
     Raises:
-        PartitionError: none is, so the server runs without MPS and without limits.
+        PartitionError: none is, or one on the GPU is not: it runs without MPS and without limits.
     """
-    seen = {}
-    for server in await control.servers():
-        clients = await control.clients(server)
-        seen[server] = clients
-        if own := sorted(set(clients) & set(pids)):
+    seen = {server: await control.clients(server) for server in await control.servers()}
+    for server, clients in seen.items():
+        own = sorted(set(clients) & set(pids))
+        if own and set(computing) <= set(clients):
             return {
                 "mps_server_pid": server,
                 "mps_client_pids": own,
                 "mps_server_percentage": await control.server_percentage(server),
             }
+    strays = sorted(set(computing).difference(*seen.values()))
+    who = f"process {strays[0]}" if strays else "no process"
+    what = "is no client" if strays else "is a client"
     raise PartitionError(
-        f"no process of the server {name} is a client of the MPS daemon: "
+        f"{who} of the server {name} {what} of the MPS daemon: "
         "it runs without MPS and without limits",
         evidence=[f"its processes: {sorted(pids)}", f"clients by MPS server: {seen or 'none'}"],
     )

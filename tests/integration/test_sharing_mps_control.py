@@ -266,6 +266,16 @@ async def test_a_server_that_is_no_client_fails(stand_in: dict[str, str]) -> Non
             await find_client(daemon.control, "chat", [10, 11])
 
 
+async def test_every_process_on_the_gpu_must_be_a_client(stand_in: dict[str, str]) -> None:
+    """One client does not vouch for another process of the same server that is none."""
+    async with running(stand_in) as daemon:
+        with client(daemon, 11):
+            found = await find_client(daemon.control, "chat", [10, 11], [11])
+            assert found["mps_client_pids"] == [11]
+            with pytest.raises(PartitionError, match="process 10 of the server chat is no client"):
+                await find_client(daemon.control, "chat", [10, 11], [10, 11])
+
+
 async def test_an_engine_that_left_the_daemon_is_trouble(stand_in: dict[str, str]) -> None:
     """An engine that still runs and is no client any more has lost its limits."""
     own = identify(os.getpid())
