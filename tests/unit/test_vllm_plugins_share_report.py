@@ -113,6 +113,19 @@ def test_the_kv_cache_is_counted_by_storage(wrapper: type[Any], tmp_path: Path) 
     assert "sm_count" not in seen
 
 
+def test_a_forked_engine_reports_as_itself(wrapper: type[Any], tmp_path: Path) -> None:
+    """An engine that was forked has the change already, and signs with its own pid."""
+    register()
+    child = os.fork()
+    if child == 0:
+        try:
+            wrapper("cpu").init_device()
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert [path.name for path in tmp_path.iterdir()] == [f"{child}.json"]
+
+
 def test_a_report_that_fails_leaves_the_engine_running(
     wrapper: type[Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
