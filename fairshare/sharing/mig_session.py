@@ -14,22 +14,21 @@ from fairshare.processes.identity import boot_id
 from fairshare.processes.scope import RunScope
 from fairshare.sharing.mig_layout import Placed, choose_in_room
 from fairshare.sharing.mig_state import (
+    ANY_BOOT,
     DISABLED,
     ENABLED,
     MigSnapshot,
     Place,
     destroy_instances,
     make_instance,
-    put_modes_back,
     snapshot,
     switch_mode,
+    turn_off,
 )
 from fairshare.sharing.mig_table import MigTable, smi_name
 from fairshare.sharing.nvidia_smi import GpuInstance, MigDevice, NvidiaSmi
 from fairshare.sharing.tools import undo_env
 from fairshare.spec.launcher import DeviceKind
-
-ANY_BOOT = "-"  # in place of a boot id: a simulated GPU is a folder and survives every reboot
 
 
 class MigSession:
@@ -140,8 +139,7 @@ class MigSession:
         for place in list(self._made):
             self._scope.journal.done(self._made.pop(place))
         if self._mode_step is not None:
-            await turn_off(self._smi, may_reset=self._may_reset)
-            await put_modes_back(self._smi, self.found.modes)
+            await turn_off(self._smi, self.found.modes, may_reset=self._may_reset)
         if wrong := self.found.differences(await snapshot(self._smi)):
             raise PartitionError(
                 f"GPU {self._smi.gpu} is not as it was found",
@@ -195,25 +193,6 @@ class MigSession:
         undo = [sys.executable, "-m", "fairshare.sharing.undo", *command]
         env = {**self._driver.env, **undo_env()}
         return self._scope.journal.intend(f"{what} on GPU {self._smi.gpu}", [undo], env)
-
-
-async def turn_off(smi: NvidiaSmi, *, may_reset: bool) -> None:
-    """Turn MIG mode off where nobody uses it; nothing to do where it is off.
-
-    Raises:
-        PartitionError: there are instances (turning it off would leave a pending change), or it
-            cannot be turned off now.
-    """
-    mode = await smi.mig_mode()
-    if (mode.current, mode.pending) == (DISABLED, DISABLED):
-        return
-    if there := await smi.gpu_instances():
-        raise PartitionError(
-            f"MIG mode of GPU {smi.gpu} was left on, since it has instances: "
-            + ", ".join(f"{i.profile} at {i.start} (id {i.id})" for i in there),
-            hint="fairshare clean turns it off once they are gone",
-        )
-    await switch_mode(smi, False, may_reset=may_reset)
 
 
 def _placed(table: MigTable, instance: GpuInstance) -> Placed:

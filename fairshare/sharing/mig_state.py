@@ -31,6 +31,8 @@ PATIENCE_S = 5.0  # an instance may be in use for a moment after its last proces
 _RETRY_S = 0.5
 _MADE = "Successfully created GPU instance"
 _REFUSED = "Insufficient Permissions"
+_IN_USE = "In use by another client"
+ANY_BOOT = "-"  # in place of a boot id: a simulated GPU is a folder and survives every reboot
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ async def snapshot(smi: NvidiaSmi) -> MigSnapshot:
     )
 
 
-async def switch_mode(smi: NvidiaSmi, enabled: bool, *, may_reset: bool = False) -> None:
+async def switch_mode(smi: NvidiaSmi, enabled: bool, *, may_reset: bool = False) -> GpuModes:
     """Turn MIG mode on or off and see that it is; ``may_reset`` the GPU if it is only pending.
 
     Raises:
@@ -84,28 +86,44 @@ async def switch_mode(smi: NvidiaSmi, enabled: bool, *, may_reset: bool = False)
     """
     wanted = ENABLED if enabled else DISABLED
     answers = [await smi.set_mig_mode(enabled)]
-    mode = await smi.mig_mode()
-    if may_reset and mode.pending == wanted != mode.current:
+    modes = await smi.modes()
+    if may_reset and modes.mig.pending == wanted != modes.mig.current:
         answers.append(await smi.reset())
-        mode = await smi.mig_mode()
-    if mode != MigMode(wanted, wanted):
+        modes = await smi.modes()
+    if modes.mig != MigMode(wanted, wanted):
         raise PartitionError(
-            f"MIG mode of GPU {smi.gpu} is {mode.current} (pending: {mode.pending}) and should be "
-            f"{wanted}",
+            f"MIG mode of GPU {smi.gpu} is {modes.mig.current} (pending: {modes.mig.pending}) and "
+            f"should be {wanted}",
             evidence=said(answers),
             hint=rights.HINT
             if _refused(answers)
             else "stop whatever else uses the GPU (persistence daemon, DCGM, a display), or run "
             "with --mig emulated",
         )
+    return modes
 
 
-async def put_modes_back(smi: NvidiaSmi, found: GpuModes) -> None:
-    """Set compute and persistence mode as they were found; a change of MIG mode may reset them."""
+async def turn_off(smi: NvidiaSmi, found: GpuModes | None, *, may_reset: bool) -> None:
+    """Turn MIG mode off where nobody uses it, and set again what a reset may have changed.
+
+    Compute and persistence mode become as ``found``; None leaves them as they are.
+
+    Raises:
+        PartitionError: there are instances (turning it off would leave a pending change), or it
+            cannot be turned off now.
+    """
     now = await smi.modes()
-    if now.compute != found.compute:
+    if now.mig != MigMode(DISABLED, DISABLED):
+        if there := await smi.gpu_instances():
+            raise PartitionError(
+                f"MIG mode of GPU {smi.gpu} was left on, since it has instances: "
+                + ", ".join(map(_told, there)),
+                hint="fairshare clean turns it off once they are gone",
+            )
+        now = await switch_mode(smi, False, may_reset=may_reset)
+    if found and now.compute != found.compute:
         await smi.set_compute_mode(found.compute)
-    if now.persistence != found.persistence:
+    if found and now.persistence != found.persistence:
         await smi.set_persistence_mode(found.persistence)
 
 
@@ -155,21 +173,17 @@ async def destroy_instances(
     while True:
         answers: list[Answer] = []
         ours = {i.id for i in await smi.gpu_instances() if any(p.holds(i) for p in places)}
-        busy: set[int] = set()
-        for compute in sorted(await smi.compute_instances(), reverse=True) if ours else ():
-            if compute.gpu_instance in ours:
-                answer = await smi.destroy_compute_instance(compute.gpu_instance, compute.id)
-                answers.append(answer)
-                busy |= {compute.gpu_instance} if answer.returncode else set()
-        for number in sorted(ours - busy, reverse=True):
-            answers.append(await smi.destroy_gpu_instance(number))
+        for number in sorted(ours, reverse=True):
+            answers.append(await smi.destroy_compute_instances(number))
+            if _IN_USE not in answers[-1].output:
+                answers.append(await smi.destroy_gpu_instance(number))
         left = [i for i in await smi.gpu_instances() if i.id in ours] if ours else []
         if not left:
             return
         if time.monotonic() > deadline_s or _refused(answers):
             raise PartitionError(
                 f"MIG instances of GPU {smi.gpu} cannot be destroyed: "
-                + ", ".join(f"{i.profile} at {i.start} (id {i.id})" for i in left),
+                + ", ".join(map(_told, left)),
                 evidence=said(answers),
                 hint=rights.HINT
                 if _refused(answers)

@@ -17,9 +17,8 @@ from pathlib import Path
 
 from fairshare.devices.driver import STATE_VARIABLE
 from fairshare.processes.identity import boot_id
-from fairshare.sharing.mig_session import ANY_BOOT, turn_off
-from fairshare.sharing.mig_state import Place, destroy_instances, put_modes_back
-from fairshare.sharing.nvidia_smi import GpuModes, NvidiaSmi
+from fairshare.sharing.mig_state import ANY_BOOT, DISABLED, Place, destroy_instances, turn_off
+from fairshare.sharing.nvidia_smi import GpuModes, MigMode, NvidiaSmi
 
 # Each instance is tried for so long; together they must not hold up who waits for the end.
 _PATIENCE_S = 1.5
@@ -48,11 +47,8 @@ async def undo_mode(arguments: Sequence[str]) -> None:
     same_boot = _same_boot(boot)
     if not _same_gpu() or not (same_boot or keeps == "kept"):
         return
-    smi = NvidiaSmi(gpu, {})
-    await turn_off(smi, may_reset=reset == "reset")
-    if same_boot:
-        mig = await smi.mig_mode()
-        await put_modes_back(smi, GpuModes(mig, compute, persistence))
+    found = GpuModes(MigMode(DISABLED, DISABLED), compute, persistence) if same_boot else None
+    await turn_off(NvidiaSmi(gpu, {}), found, may_reset=reset == "reset")
 
 
 def _same_gpu() -> bool:

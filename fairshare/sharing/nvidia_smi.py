@@ -230,10 +230,9 @@ class NvidiaSmi:
         """Ask for a GPU instance at a memory slice, with its default compute instance."""
         return await self._change("mig", "-i", self.gpu, "-cgi", f"{profile_id}:{start}", "-C")
 
-    async def destroy_compute_instance(self, gpu_instance: int, compute_instance: int) -> Answer:
-        """Ask for the end of one compute instance."""
-        ids = ("-gi", str(gpu_instance), "-ci", str(compute_instance))
-        return await self._change("mig", "-i", self.gpu, "-dci", *ids)
+    async def destroy_compute_instances(self, gpu_instance: int) -> Answer:
+        """Ask for the end of all compute instances of one GPU instance."""
+        return await self._change("mig", "-i", self.gpu, "-dci", "-gi", str(gpu_instance))
 
     async def destroy_gpu_instance(self, gpu_instance: int) -> Answer:
         """Ask for the end of one GPU instance, which must be empty."""
