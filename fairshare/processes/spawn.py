@@ -146,7 +146,7 @@ class ManagedProcess:
         """End the process and all that came from it; return when nothing of it is left.
 
         The leader is asked (SIGTERM) and has ``grace_s`` to go; then the rest is asked and killed.
-        Each step is an event with its duration. Does nothing the second time.
+        Each step is an event with the time since this was called. Does nothing the second time.
         """
         async with self._stopping:
             if self._gone:
@@ -154,8 +154,8 @@ class ManagedProcess:
             started_s = time.monotonic()
             self.note_segments()
             if self.returncode is None:
-                await self._ask_leader(grace_s)
-            survivors = await self._end_rest(min(grace_s, _GROUP_GRACE_S))
+                await self._ask_leader(grace_s, started_s)
+            survivors = await self._end_rest(min(grace_s, _GROUP_GRACE_S), started_s)
             reap(identity.pid for identity in self._seen if identity.pid != self.pid)
             removed = await asyncio.to_thread(remove_unheld, self._segments)
             with contextlib.suppress(TimeoutError):
@@ -163,15 +163,15 @@ class ManagedProcess:
             self._gone = not survivors
             self._tell_end(started_s, survivors, removed)
 
-    async def _ask_leader(self, grace_s: float) -> None:
+    async def _ask_leader(self, grace_s: float, started_s: float) -> None:
         if self._identity is not None and self._identity.signal(signal.SIGTERM):
-            self._emit("process.sigterm", target="leader", pids=[self.pid])
+            after_s = round(time.monotonic() - started_s, 3)
+            self._emit("process.sigterm", target="leader", pids=[self.pid], duration_s=after_s)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.wait(), grace_s)
 
-    async def _end_rest(self, grace_s: float) -> list[ProcessIdentity]:
+    async def _end_rest(self, grace_s: float, started_s: float) -> list[ProcessIdentity]:
         loop = asyncio.get_running_loop()
-        started_s = time.monotonic()
 
         def notice(event: str, identities: list[ProcessIdentity]) -> None:
             pids = [identity.pid for identity in identities]
@@ -232,10 +232,10 @@ class ManagedProcess:
     ) -> None:
         if removed:
             self._emit("process.segments_removed", segments=removed)
+        duration_s = round(time.monotonic() - started_s, 3)
         for survivor in survivors:
-            self._emit("process.leftover", pid=survivor.pid, ended=False)
+            self._emit("process.leftover", pid=survivor.pid, ended=False, duration_s=duration_s)
         if not survivors:
-            duration_s = round(time.monotonic() - started_s, 3)
             self._emit("process.gone", pid=self.pid, duration_s=duration_s)
 
     def _emit(self, event: str, **fields: Any) -> None:

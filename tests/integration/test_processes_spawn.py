@@ -109,6 +109,10 @@ async def test_a_stubborn_process_is_killed_after_its_grace(
     assert process.returncode == -signal.SIGKILL
     steps = [name for name in _names(told) if name.startswith("process.sig")]
     assert steps == ["process.sigterm", "process.sigterm", "process.sigkill"]
+    ends = [event for event in told if event["event"] in (*steps, "process.gone")]
+    durations = [event["duration_s"] for event in ends]
+    assert durations == sorted(durations)
+    assert durations[1] >= 0.2
 
 
 async def test_guards_are_asked_before_a_kill_and_only_then(
