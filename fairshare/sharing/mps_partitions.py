@@ -18,7 +18,7 @@ from fairshare.sharing.mps_control import MpsControl
 from fairshare.sharing.tools import Answer
 
 # ``<uuid>/<id>`` in NVIDIA's documentation, ``Partition <id> created`` in builds that are in use.
-_ADDED = re.compile(r"(?:GPU-[0-9a-f-]+/|Partition\s+)(?:GPU-[0-9a-f-]+/)?([^\s/]+)")
+_ADDED = re.compile(r"GPU-[0-9a-f-]+/(\S+)|Partition\s+(\S+)\s+created")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,12 @@ def parse_partitions(text: str) -> list[Listed]:
             free = int(words[2]) if words[2].isdigit() else None
             found.append(Listed(words[1], free, int(words[3]), int(words[5])))
     return found
+
+
+def parse_added(text: str) -> str | None:
+    """The id of the partition that ``sm_partition add`` has made; None if it has made none."""
+    found = _ADDED.search(text)
+    return (found[1] or found[2]) if found else None
 
 
 def apportion(shares: Sequence[float], chunks: int) -> list[int]:
@@ -111,10 +117,10 @@ async def _chunks(control: MpsControl, uuid: str) -> tuple[int, int]:
 
 async def _add(control: MpsControl, uuid: str, chunks: int) -> str:
     answer = await control.ask(f"sm_partition add {uuid} {chunks}")
-    found = _ADDED.search(answer.output)
-    if found is None:
+    identifier = parse_added(answer.output)
+    if identifier is None:
         raise _unexpected(f"no partition of {chunks} chunks of SMs could be made", answer)
-    return f"{uuid}/{found[1]}"
+    return f"{uuid}/{identifier}"
 
 
 async def _check(control: MpsControl, made: Sequence[Partition]) -> None:

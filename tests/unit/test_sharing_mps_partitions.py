@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fairshare.errors import PartitionError
-from fairshare.sharing.mps_partitions import Listed, apportion, parse_partitions
+from fairshare.sharing.mps_partitions import Listed, apportion, parse_added, parse_partitions
 
 # From NVIDIA's documentation of the commands, whose column widths differ between versions.
 LISTED = """\
@@ -23,6 +23,21 @@ def test_the_list_is_read_whatever_its_columns_width() -> None:
     assert parse_partitions(LISTED) == expected
     assert parse_partitions("\n".join(" ".join(x.split()) for x in LISTED.splitlines())) == expected
     assert parse_partitions('Unknown command "lspart"\n') == []
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("GPU-74d43ed3-cdf7-e667-3644-bf5b4f46ed65/Dx4AAA\n", "Dx4AAA"),
+        ("Partition Dx4AAA created\n", "Dx4AAA"),
+        ("Partition GPU-74d43ed3-cdf7-e667-3644-bf5b4f46ed65/Dx4AAA created\n", "Dx4AAA"),
+        ("Partition creation failed: 3 chunks are free\n", None),
+        ('Unknown command "sm_partition"\n', None),
+    ],
+)
+def test_the_answer_names_the_new_partition(said: str, expected: str | None) -> None:
+    """Builds differ in how they say it; a failure names none."""
+    assert parse_added(said) == expected
 
 
 @pytest.mark.parametrize(
