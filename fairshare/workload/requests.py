@@ -93,7 +93,7 @@ def planned_requests(
     times_rng, *length_rngs, prompt_rng, calls_rng = _generators(cell_seed, tenant.name)
     adjustments = adjustments if adjustments is not None else Adjustments()
     maker = ContentMaker(vocabulary, prompt_rng, as_text, max_total_tokens, adjustments)
-    arrival, interaction = tenant.arrival, tenant.interaction
+    arrival = tenant.arrival
 
     if isinstance(arrival, TraceArrivals | SharedTraceArrivals):
         trace = arrival if isinstance(arrival, TraceArrivals) else shared
@@ -103,10 +103,9 @@ def planned_requests(
         part = read_parts(trace, base_dir, names, speed=speed, horizon_s=horizon_s)[tenant.name]
         adjustments.trace_ended, adjustments.left_out = part.ended, part.left_out
         contents = _of_trace(trace, part.due, maker, cell_seed)
-        return _planned(tenant.name, replayed(part.due, trace.think_time_s), _primed(contents))
-    if isinstance(arrival, ClosedLoop):
-        times: Iterator[float | None] = repeat(None)
-    else:
+        return _planned(tenant.name, replayed(part.due, trace.think_time_s), contents)
+    times: Iterator[float | None] = repeat(None)
+    if not isinstance(arrival, ClosedLoop):
         times = offsets_s(
             arrival,
             times_rng,
@@ -116,10 +115,16 @@ def planned_requests(
             window_s=window_s,
         )
     contents = _contents(tenant, maker, length_rngs, deepcopy(calls_rng), base_dir)
-    moments: Iterator[Moment] = zip(times, repeat(None), strict=False)
-    if interaction is not None:
-        moments = chained(tenant.name, times, interaction, call_counts(interaction, calls_rng))
-    return _planned(tenant.name, moments, _primed(contents))
+    return _planned(tenant.name, _moments(tenant, times, calls_rng), contents)
+
+
+def _moments(
+    tenant: Tenant, times: Iterator[float | None], calls_rng: np.random.Generator
+) -> Iterator[Moment]:
+    if tenant.interaction is None:
+        return zip(times, repeat(None), strict=False)
+    counts = call_counts(tenant.interaction, calls_rng)
+    return chained(tenant.name, times, tenant.interaction, counts)
 
 
 def _contents(
@@ -202,12 +207,15 @@ def _read_prompts(
     return read
 
 
-def _primed(contents: Iterator[Content]) -> Iterator[Content]:
-    """The same contents, the first made already: what cannot be made is known at once."""
-    return chain(list(islice(contents, 1)), contents)
-
-
 def _planned(
+    tenant: str, moments: Iterator[Moment], contents: Iterator[Content]
+) -> Iterator[PlannedRequest]:
+    """The first content is made at once: what cannot be made is known before the load starts."""
+    first = list(islice(contents, 1))
+    return _numbered(tenant, moments, chain(first, contents))
+
+
+def _numbered(
     tenant: str, moments: Iterator[Moment], contents: Iterator[Content]
 ) -> Iterator[PlannedRequest]:
     for k, ((time_s, turn), content) in enumerate(zip(moments, contents, strict=False)):
