@@ -54,7 +54,7 @@ def parse_partitions(text: str) -> list[Listed]:
 def parse_added(text: str) -> str | None:
     """The id of the partition that ``sm_partition add`` has made; None if it has made none."""
     found = _ADDED.search(text)
-    return (found[1] or found[2]) if found else None
+    return (found[1] or found[2]).rpartition("/")[2] if found else None
 
 
 def apportion(shares: Sequence[float], chunks: int) -> list[int]:
