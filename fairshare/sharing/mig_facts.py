@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from fairshare import users
 from fairshare.devices.device import Device
 from fairshare.devices.driver import STATE_VARIABLE, Driver
 from fairshare.errors import PartitionError
@@ -55,7 +56,7 @@ def _is_switched_on(driver: Driver) -> bool:
 
 def _hindrance(driver: Driver, enabled: bool) -> str | None:
     """Root can change MIG, whoever may use sudo, and once it is on whoever may read its file."""
-    if os.geteuid() == 0 or STATE_VARIABLE in driver.env or rights.prefix(driver.env):
+    if users.has_root() or STATE_VARIABLE in driver.env or rights.prefix(driver.env):
         return None
     if enabled and os.access(_CONFIG, os.R_OK):
         return None

@@ -32,6 +32,7 @@ class Installed:
         """Run ``fairshare`` from ``/`` as somebody who has no checkout."""
         env = {"PATH": "/usr/bin:/bin", "HOME": str(self.home), "LC_ALL": "C.UTF-8"}
         env["FAIRSHARE_STATE_DIR"] = str(self.home / "state")
+        env["FAIRSHARE_LOCK_DIR"] = str(self.home / "locks")
         return call([str(self.bin / "fairshare"), *arguments], env=env)
 
 
