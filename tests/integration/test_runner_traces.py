@@ -15,16 +15,10 @@ timing: {warmup_s: 0.2, window_s: 1.5, drain_s: 5}
 trace: {path: users.csv, assign: {kind: session}}
 tenants: [{name: user, count: 3}]
 """
-REPLAY = """\
-name: again
-timing: {warmup_s: 0, window_s: 3, drain_s: 5}
-trace: {path: PATH, assign: {kind: column, column: tenant}}
-tenants: [{name: user, count: 3}]
-"""
 
 
-def test_tenants_share_a_trace_and_a_run_can_be_replayed(workplace: Workplace) -> None:
-    """Each user is a tenant, in every mode alike; calls wait; records are a trace themselves."""
+def test_tenants_share_a_trace(workplace: Workplace) -> None:
+    """Each user is a tenant, alone and beside others; the calls of an interaction wait."""
     workplace.write("users.csv", TRACE)
     scenario = workplace.write("shared.yaml", SCENARIO)
     done = workplace.run(
@@ -49,14 +43,3 @@ def test_tenants_share_a_trace_and_a_run_can_be_replayed(workplace: Workplace) -
         assert [record.call for record in calls] == [1, 2, 3, 4]
         for before, after in itertools.pairwise(calls):
             assert after.intended_ns >= (before.end_ns or 0)
-
-    path = workplace.path / "out" / "cells" / shared.dir.name / "requests.jsonl"
-    again = workplace.write("again.yaml", REPLAY.replace("PATH", str(path)))
-    done = workplace.run(
-        "matrix", again, "--modes", "logical", "--output-dir", "twice", "--no-report"
-    )
-    assert done.returncode == 0, done.stdout
-    (replayed,) = workplace.cells("twice").values()
-    assert sorted((r.tenant, r.prompt_tokens) for r in replayed.records()) == sorted(
-        (r.tenant, r.prompt_tokens) for r in records.values()
-    )
