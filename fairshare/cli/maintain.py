@@ -54,7 +54,7 @@ def _tell_of_others() -> None:
         pids = ", ".join(str(each.pid) for each in run.processes)
         user = user_name(run.uid)
         click.echo(f"left alone: run {run.run_id} of {user} is dead too and left process {pids}")
-        click.echo(f"  to end it: sudo -u {user} fairshare clean")
+        click.echo(f"  to end it: {run.remedy}")
 
 
 @click.command(

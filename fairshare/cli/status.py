@@ -67,8 +67,7 @@ def _show_run(run: SeenRun) -> None:
     if run.problem is not None:
         click.secho(f"    its journal {run.journal}: {run.problem}", fg="yellow")
     if run.state == "dead":
-        who = "" if run.ours else f"sudo -u {run.user} "
-        click.secho(f"    to end it: {who}fairshare clean", fg="yellow")
+        click.secho(f"    to end it: {run.remedy}", fg="yellow")
 
 
 def _show_processes(processes: Sequence[SeenProcess], indent: str) -> None:

@@ -14,7 +14,7 @@ from fairshare.processes.ending import end_all
 from fairshare.processes.identity import ProcessIdentity
 from fairshare.processes.journal import Journal, journals, load_state
 from fairshare.processes.journal_state import JournalError, JournalState
-from fairshare.processes.labelled import RUN_LABEL, labels, owner_of
+from fairshare.processes.labelled import JOURNAL_LABEL, RUN_LABEL, labels, owner_of
 from fairshare.processes.locks import existing, holder_of, remove_free, user_name
 from fairshare.processes.recovery import GRACE_S, Recovery, members, recover
 from fairshare.processes.segments import SHM
@@ -30,7 +30,8 @@ class DeadRun:
     """A run whose owner is gone.
 
     Without a journal only its labelled processes are known. ``problem`` says why its journal
-    cannot be understood; then its owner is known only if a process of it still runs.
+    cannot be understood; then its owner is known only if a process of it still runs. ``elsewhere``
+    is its journal in another state folder, with which alone it is cleaned up after.
     """
 
     run_id: str
@@ -39,11 +40,19 @@ class DeadRun:
     journal: Path | None = None
     processes: tuple[ProcessIdentity, ...] = ()
     problem: str | None = None
+    elsewhere: Path | None = None
 
     @property
     def is_ours(self) -> bool:
-        """Whether it was this user's; another user's is told of and left alone."""
-        return self.journal is not None or users.is_ours(self.uid)
+        """Whether to clean up after it; another user's or folder's is told of and left alone."""
+        return self.journal is not None or (users.is_ours(self.uid) and self.elsewhere is None)
+
+    @property
+    def remedy(self) -> str:
+        """The command that cleans up after it."""
+        who = "" if users.is_ours(self.uid) else f"sudo -u {user_name(self.uid)} "
+        where = f"FAIRSHARE_STATE_DIR={self.elsewhere.parent.parent} " if self.elsewhere else ""
+        return f"{who}{where}fairshare clean"
 
 
 @users.as_root()
@@ -61,8 +70,9 @@ def find_dead_runs() -> list[DeadRun]:
 
 @users.as_root()
 def dead_runs_of_others() -> list[DeadRun]:
-    """Runs of other users that are over while processes of them still run, as far as is visible."""
-    return [run for run in _unjournaled() if not run.is_ours]
+    """Runs that are over and whose processes still run, of other users or other state folders."""
+    known = {path.stem for path in journals()}
+    return [run for run in _unjournaled() if not run.is_ours and run.run_id not in known]
 
 
 @users.as_root()
@@ -79,7 +89,9 @@ def undo(run: DeadRun, dry_run: bool) -> list[str]:
             f"run {run.run_id} is alive (process {run.owner.pid}); it was left alone"
         )
     if not run.is_ours:
-        raise PreflightError(f"run {run.run_id} is {user_name(run.uid)}'s; it was left alone")
+        raise PreflightError(
+            f"run {run.run_id} is {user_name(run.uid)}'s; it was left alone", hint=run.remedy
+        )
     if run.journal is None or run.problem is not None:
         told = _end_unjournaled(run, dry_run)
         return told if run.problem is None else [*told, FAILED + _unreadable(run)]
@@ -132,17 +144,17 @@ def _damaged(path: Path, problem: str) -> DeadRun | None:
     """What can still be said of a run whose journal cannot be understood."""
     if path.is_symlink() or not path.is_file() or not _can_be_locked(path):
         return None
-    run_id, uid = path.stem, os.getuid()
-    owners = {
-        owner
-        for identity, carried in labels().items()
-        if carried[RUN_LABEL] == run_id and user_of(identity.pid) == uid
-        if (owner := owner_of(carried)) is not None
-    }
-    if any(owner.alive() for owner in owners):
-        return None
-    found = tuple(members(run_id, uid)) if owners else ()
-    return DeadRun(run_id, next(iter(owners), None), uid, path, found, problem)
+    run_id, uid, owner = path.stem, os.getuid(), None
+    for identity, carried in labels().items():
+        user, named = user_of(identity.pid), owner_of(carried)
+        if carried[RUN_LABEL] != run_id or named is None or user is None:
+            continue
+        if users.is_ours(user):
+            uid, owner = user, named
+            if owner.alive():
+                return None
+    found = tuple(members(run_id, uid)) if owner else ()
+    return DeadRun(run_id, owner, uid, path, found, problem)
 
 
 def _can_be_locked(path: Path) -> bool:
@@ -155,6 +167,7 @@ def _can_be_locked(path: Path) -> bool:
 def _unjournaled() -> list[DeadRun]:
     """Labelled processes whose owner is known and gone, by user: anybody can forge a label."""
     found: dict[tuple[str, ProcessIdentity, int], list[ProcessIdentity]] = {}
+    elsewhere: dict[str, Path] = {}
     alive: set[str] = set()
     for identity, carried in labels().items():
         owner, uid = owner_of(carried), user_of(identity.pid)
@@ -163,9 +176,12 @@ def _unjournaled() -> list[DeadRun]:
         if owner.alive():
             alive.add(carried[RUN_LABEL])
         else:
+            journal = Path(carried.get(JOURNAL_LABEL) or os.devnull)
+            if journal.is_file():
+                elsewhere[carried[RUN_LABEL]] = journal
             found.setdefault((carried[RUN_LABEL], owner, uid), []).append(identity)
     return [
-        DeadRun(run_id, owner, uid, processes=tuple(identities))
+        DeadRun(run_id, owner, uid, processes=tuple(identities), elsewhere=elsewhere.get(run_id))
         for (run_id, owner, uid), identities in found.items()
         if run_id not in alive
     ]

@@ -17,8 +17,9 @@ from fairshare.processes.table import all_pids, namespace_of
 RUN_LABEL = "FAIRSHARE_RUN"
 SLOT_LABEL = "FAIRSHARE_SLOT"
 OWNER_LABEL = "FAIRSHARE_OWNER"
+JOURNAL_LABEL = "FAIRSHARE_JOURNAL"
 KEEP_ENVIRONMENT = "SPT_NOENV"
-LABELS = (RUN_LABEL, SLOT_LABEL, OWNER_LABEL)
+LABELS = (RUN_LABEL, SLOT_LABEL, OWNER_LABEL, JOURNAL_LABEL)
 
 
 def environment_of(pid: int) -> dict[str, str]:

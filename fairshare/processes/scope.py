@@ -25,6 +25,7 @@ from fairshare.processes.identity import ProcessIdentity, identify
 from fairshare.processes.journal import Journal
 from fairshare.processes.journal_state import RunHeader
 from fairshare.processes.labelled import (
+    JOURNAL_LABEL,
     KEEP_ENVIRONMENT,
     LABELS,
     OWNER_LABEL,
@@ -90,6 +91,7 @@ class RunScope:
         return {
             RUN_LABEL: self.run_id,
             OWNER_LABEL: owner_label(self.header.owner),
+            JOURNAL_LABEL: str(self.journal.path),
             KEEP_ENVIRONMENT: "1",
         }
 

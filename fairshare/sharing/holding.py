@@ -45,7 +45,8 @@ class SeenDevice:
 class SeenRun:
     """A run and what there is of it. ``state``: live, dead (``fairshare clean`` ends it) or other.
 
-    ``problem`` says why its journal cannot be understood; ``changes`` are what it would undo.
+    ``problem`` says why its journal cannot be understood; ``changes`` are what it would undo;
+    ``remedy`` is the command that cleans up after a dead run.
     """
 
     run_id: str
@@ -56,7 +57,7 @@ class SeenRun:
     changes: tuple[str, ...] = ()
     journal: Path | None = None
     problem: str | None = None
-    ours: bool = True
+    remedy: str | None = None
 
 
 @dataclass(slots=True)
@@ -163,7 +164,7 @@ def _dead(run: DeadRun) -> SeenRun:
         _changes(state),
         run.journal,
         run.problem,
-        run.is_ours,
+        run.remedy,
     )
 
 

@@ -283,7 +283,7 @@ def test_a_label_on_another_users_process_is_not_believed(tmp_path: Path) -> Non
     undo(run, dry_run=False)
     assert foreign.poll() is None
     assert find_dead_runs() == []
-    (other,) = dead_runs_of_others()
+    (other,) = [run for run in dead_runs_of_others() if run.run_id == state.header.run_id]
     assert (other.uid, [each.pid for each in other.processes]) == (65534, [foreign.pid])
     with pytest.raises(PreflightError, match="nobody's"):
         undo(other, dry_run=False)
@@ -317,3 +317,25 @@ def test_a_copied_label_of_a_live_run_does_not_end_it(ready: Ready, tmp_path: Pa
         copy.kill()
     assert child.alive()
     owner.process.communicate(timeout=60)
+
+
+def test_a_run_with_a_journal_elsewhere_is_left_to_that_folder(
+    ready: Ready, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its journal may know what must happen before its processes end, so it is only told of."""
+    owner = Owner(tmp_path, ready, {"children": [STUBBORN]})
+    child = identify(int(ready.line()[0]))
+    assert child is not None
+    _kill_with_reaper(owner)
+    here = os.environ["FAIRSHARE_STATE_DIR"]
+    monkeypatch.setenv("FAIRSHARE_STATE_DIR", str(tmp_path / "another"))
+    assert owner.run_id not in [run.run_id for run in find_dead_runs()]
+    (told,) = [run for run in dead_runs_of_others() if run.run_id == owner.run_id]
+    assert told.remedy == f"FAIRSHARE_STATE_DIR={here} fairshare clean"
+    with pytest.raises(PreflightError):
+        undo(told, dry_run=False)
+    assert child.alive()
+    monkeypatch.setenv("FAIRSHARE_STATE_DIR", here)
+    (run,) = [run for run in find_dead_runs() if run.run_id == owner.run_id]
+    undo(run, dry_run=False)
+    assert not child.alive()

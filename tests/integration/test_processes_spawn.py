@@ -316,7 +316,7 @@ async def test_input_is_empty_and_the_environment_is_what_was_given(
         scope=scope,
     )
     await process.wait()
-    labels = ["FAIRSHARE_OWNER", "FAIRSHARE_RUN", "FAIRSHARE_SLOT", "SPT_NOENV"]
+    labels = [f"FAIRSHARE_{name}" for name in ("JOURNAL", "OWNER", "RUN", "SLOT")] + ["SPT_NOENV"]
     assert process.log_tail() == ["''", str(sorted(["LC_ALL", "ONLY", *labels]))]
 
 
