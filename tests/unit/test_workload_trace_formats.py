@@ -16,17 +16,17 @@ from fairshare.workload.traces import Part, check_trace, read_trace
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 BURSTGPT = """Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total,Log Type
-5,,2.0,ChatGPT,472,18,490,API log
-45.5,s1,1.0,GPT-4,10,0,10,Conversation log
-118,s1,9.1,GPT-4,1087,230,1317,Conversation log
+4,,2.0,ChatGPT,300,20,320,API log
+44.5,s1,1.0,GPT-4,10,0,10,Conversation log
+117,s1,9.1,GPT-4,900,200,1100,Conversation log
 """
 FAIRSERVE = """PromptTokens,DecodeTokens,UserID,TIMESTAMP,app,calls,made,interaction_id,ArrivalTime
 300,40,u1,2024-01-01 00:00:00,copilot,2,1,7,0.0
 100,10,u2,2024-01-01 00:00:01,search,1,1,7,0.25
 310,50,u1,2024-01-01 00:00:02,copilot,2,2,7,1.5
 """
-MOONCAKE = b"""{"timestamp": 27482, "input_length": 6955, "output_length": 52, "hash_ids": [46, 47]}
-{"timestamp": 30535, "input_length": 6472, "output_length": 26, "hash_ids": [46, 2]}
+MOONCAKE = b"""{"timestamp": 1000, "input_length": 900, "output_length": 50, "hash_ids": [6, 7]}
+{"timestamp": 4053, "input_length": 800, "output_length": 20, "hash_ids": [6, 2]}
 """
 
 
@@ -45,7 +45,7 @@ def _lengths(part: Part) -> list[tuple[float, int, int]]:
 def test_burstgpt_is_read_with_its_sessions_and_failures_are_counted(tmp_path: Path) -> None:
     """Times count from the first row; a response of 0 tokens is a failure, which is left out."""
     part = _read(tmp_path, BURSTGPT)
-    assert _lengths(part) == [(0, 472, 18), (113, 1087, 230)]
+    assert _lengths(part) == [(0, 300, 20), (113, 900, 200)]
     assert [due.row.session for due in part.due] == [None, "s1"]
     assert part.left_out == 1
 
@@ -74,8 +74,8 @@ def test_fairserve_without_arrival_times_has_timestamps(tmp_path: Path) -> None:
 def test_mooncake_is_read_with_its_blocks(tmp_path: Path) -> None:
     """Time stamps are milliseconds; hash_ids are kept."""
     part = _read(tmp_path, MOONCAKE)
-    assert _lengths(part) == [(0, 6955, 52), (3.053, 6472, 26)]
-    assert [due.row.hash_ids for due in part.due] == [(46, 47), (46, 2)]
+    assert _lengths(part) == [(0, 900, 50), (3.053, 800, 20)]
+    assert [due.row.hash_ids for due in part.due] == [(6, 7), (6, 2)]
 
 
 def test_our_own_records_can_be_replayed(tmp_path: Path) -> None:
@@ -147,13 +147,13 @@ def test_a_file_that_changes_is_read_again(tmp_path: Path) -> None:
         ('{"prompt": "x"}\n', {}, r"trace:1:1: .*no known format"),
         ("{", {}, r"trace:1:1: .*no known format"),
         (BURSTGPT, {"format": "azure"}, r"trace:1:1: .*no column TIMESTAMP"),
-        (BURSTGPT.replace("118", "44"), {}, r"trace:4:1: the time lies before"),
-        (BURSTGPT.replace("118", "nan"), {}, r"trace:4:1: 'nan' is not a time"),
-        (BURSTGPT.replace("1087", "-1"), {}, r"trace:4:\d+: '-1' is not a number of tokens"),
+        (BURSTGPT.replace("117", "44"), {}, r"trace:4:1: the time lies before"),
+        (BURSTGPT.replace("117", "nan"), {}, r"trace:4:1: 'nan' is not a time"),
+        (BURSTGPT.replace("900", "-1"), {}, r"trace:4:\d+: '-1' is not a number of tokens"),
         (BURSTGPT, {"start_s": 200}, r"trace: the trace holds no requests from 200 s on"),
-        (MOONCAKE.replace(b"30535", b'"x"'), {}, r"trace:2: timestamp is 'x', not a time"),
-        (MOONCAKE.replace(b"6472", b"1.5"), {}, r"trace:2: input_length is 1.5, not a number of"),
-        (MOONCAKE.replace(b"[46, 2]", b"[46, -2]"), {}, r"trace:2: hash_ids is not a list"),
+        (MOONCAKE.replace(b"4053", b'"x"'), {}, r"trace:2: timestamp is 'x', not a time"),
+        (MOONCAKE.replace(b"800", b"1.5"), {}, r"trace:2: input_length is 1.5, not a number of"),
+        (MOONCAKE.replace(b"[6, 2]", b"[6, -2]"), {}, r"trace:2: hash_ids is not a list"),
         (MOONCAKE + b"{\n", {}, r"trace:3:\d+: not valid JSON"),
         (MOONCAKE + b"[]\n", {}, r"trace:3: the line is not a JSON object"),
         ('{"result": {}}', {}, r"trace:1: the line has no list result.responses"),
