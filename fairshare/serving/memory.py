@@ -6,7 +6,7 @@ does not start when less than that is free. What it sees differs by how the GPU 
 ============  ==================  =============================================
 shared by     total               free at the start, with ``C`` of its context
 ============  ==================  =============================================
-MPS cap B     the whole GPU T     at most B - C
+MPS cap B     the whole GPU T     B - C
 MIG slice B   the slice, T = B    B - C
 in turn       the whole GPU T     T less what the servers before have taken
 not at all    the whole GPU T     T - C, with B = T
@@ -139,21 +139,24 @@ def check_gpu_memory(
             )
         return
     sequence = length * (model.kv_bytes_per_token or 0)
+    cache = f"{format_bytes(sequence)} of KV cache for one sequence of {length} tokens"
     is_stated = launcher.kv_bytes is not None or "kv_cache_memory_bytes" in launcher.args
     given = None if is_stated else cache_bytes(launcher, slot, model, device)
     if given is not None:
         if given < max(sequence, 1):
-            _refuse(slot, memory, str(needs_of(launcher, model, device)), length, sequence)
-    elif (model.weight_bytes or 0) + sequence > memory.usable_bytes:
-        weights = f"{format_bytes(model.weight_bytes or 0)} of weights"
-        _refuse(slot, memory, weights, length, sequence)
+            _refuse(slot, memory, f"{needs_of(launcher, model, device)}, and {cache}")
+        return
+    weights, stated = model.weight_bytes or 0, int((launcher.kv_bytes or 0) * slot.memory_fraction)
+    if stated > sequence:
+        cache = f"{format_bytes(stated)} of KV cache, its part of the launcher's kv_bytes"
+    if weights + max(sequence, stated) > memory.usable_bytes:
+        _refuse(slot, memory, f"{format_bytes(weights)} of weights, and {cache}")
 
 
-def _refuse(slot: Slot, memory: GpuMemory, needs: str, length: int, sequence: int) -> NoReturn:
+def _refuse(slot: Slot, memory: GpuMemory, needs: str) -> NoReturn:
     raise InfeasibleError(
         f"server {slot.name} may hold {format_bytes(memory.budget_bytes)}, of which "
-        f"{format_bytes(memory.usable_bytes)} are usable: too little for {needs}, and "
-        f"{format_bytes(sequence)} of KV cache for one sequence of {length} tokens",
+        f"{format_bytes(memory.usable_bytes)} are usable: too little for {needs}",
         hint="take a smaller --model, fewer tenants or a larger share; or lower max_model_len, "
         "max_num_seqs or max_num_batched_tokens (--engine-arg); or state the cache as kv_bytes",
     )

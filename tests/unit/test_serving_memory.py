@@ -182,6 +182,14 @@ def test_a_model_that_does_not_fit_is_refused_with_the_sum(share: Slot, words: s
         check_gpu_memory(launcher(), share, QWEN, H200, 40_960)
 
 
+def test_a_cache_of_ones_own_that_exceeds_the_share_is_refused() -> None:
+    """A stated kv_bytes is believed, but not where weights and its part exceed the share."""
+    stated = launcher(kv_bytes="100GiB")
+    with pytest.raises(InfeasibleError, match=r"14.18 GiB of KV cache, its part"):
+        check_gpu_memory(stated, capped(20 * GIB), QWEN, H200, 4096)
+    check_gpu_memory(launcher(kv_bytes="60GiB"), capped(20 * GIB), QWEN, H200, 4096)
+
+
 def test_a_fraction_of_ones_own_that_exceeds_the_share_is_refused() -> None:
     """0.9 of a GPU is not a 20 GiB cap: told before vLLM finds out, with the value to give."""
     greedy = launcher(args={"gpu_memory_utilization": 0.9})
