@@ -17,7 +17,7 @@ from fairshare.sharing.tools import Answer, run_tool, tool_env
 
 Row = TypeVar("Row")
 
-_QUERY_S = 15.0
+_QUERY_S = 10.0
 _CHANGE_S = 40.0  # an undo, which is a question and a change, is given a minute
 
 _PROFILE = re.compile(

@@ -231,6 +231,7 @@ async def test_a_partial_failure_undoes_what_came_before(bench: Bench) -> None:
         assert "has no compute instance" in await refused(bench)
     assert len(made) == 2
     assert bench.state == before
+    assert not bench.named("run.undone")  # by the session itself, not by the clean-up after it
 
 
 async def test_the_room_that_others_leave_is_used_and_theirs_stays(bench: Bench) -> None:
