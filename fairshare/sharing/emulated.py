@@ -45,16 +45,9 @@ class EmulatedMig(Mps):
         """One slot per tenant, as large as its MIG profile; plain shares where there is no MIG.
 
         Raises:
-            InfeasibleError: no profiles fit the shares together, or these do not add up; or the
-                GPU is in MIG mode, where there is no whole of it to emulate on.
+            InfeasibleError: no profiles fit the shares together, or these do not add up.
         """
         facts = self._options.mig_facts or facts_unasked(device)
-        if facts.enabled:
-            raise InfeasibleError(
-                f"{device.name} is in MIG mode, and emulated MIG needs the whole GPU",
-                hint="--allow-gpu-changes makes real instances in the room that is free; or turn "
-                f"MIG off: sudo nvidia-smi -i {device.id} -mig 0",
-            )
         notes = [NOT_ISOLATED, self.why]
         if facts.table is None:
             slots = self._by_shares(device, tenants)

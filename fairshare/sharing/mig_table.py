@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from fairshare.devices.constants import MigProfile, spec_of_product
 from fairshare.devices.device import Device
 from fairshare.errors import PartitionError
-from fairshare.sharing.nvidia_smi import NvidiaSmi
+from fairshare.sharing.nvidia_smi import ListedProfile, NvidiaSmi
 from fairshare.spec.launcher import DeviceKind
 
 _AMPERE = "ampere"
@@ -71,23 +71,24 @@ async def read_table(device: Device, smi: NvidiaSmi) -> MigTable | None:
         if not starts and (model := by_name.get(row.name)):
             starts, size = model.starts, model.memory_slices
         if starts:
-            slices = int(row.name.partition("g")[0])
-            profiles.append(
-                MigProfile(
-                    name=row.name,
-                    id=row.id,
-                    instances=row.total,
-                    memory_gib=row.memory_gib,
-                    sm_count=row.sm_count,
-                    compute_slices=slices,
-                    memory_slices=size,
-                    starts=starts,
-                    engines=row.engines,
-                )
-            )
+            profiles.append(_profile(row, starts, size))
     if not profiles:
         return known
     if known:
         return replace(known, profiles=tuple(profiles))
     sm_count = device.sm_count or max(profile.sm_count for profile in profiles)
     return MigTable(device.name, sm_count, tuple(profiles), device.architecture == _AMPERE)
+
+
+def _profile(row: ListedProfile, starts: tuple[int, ...], size: int) -> MigProfile:
+    return MigProfile(
+        name=row.name,
+        id=row.id,
+        instances=row.total,
+        memory_gib=row.memory_gib,
+        sm_count=row.sm_count,
+        compute_slices=int(row.name.partition("g")[0]),
+        memory_slices=size,
+        starts=starts,
+        engines=row.engines,
+    )

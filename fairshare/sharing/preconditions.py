@@ -27,7 +27,8 @@ async def require_whole_gpu(device: Device, driver_env: Mapping[str, str]) -> No
         gpu = smi_name(device)
         raise PartitionError(
             f"GPU {device.index or 0} is in MIG mode, and this mode needs the whole GPU",
-            hint=f"turn it off: sudo nvidia-smi -i {gpu} -mig 0; or run --modes mig",
+            hint=f"turn it off: sudo nvidia-smi -i {gpu} -mig 0; or make instances in its free "
+            "room: --modes mig --allow-gpu-changes",
         )
     # A simulated GPU's daemon is no business of what CUDA finds unasked, and the other way round.
     pipes = DEFAULT_PIPES if device.kind is DeviceKind.CUDA else ()

@@ -35,6 +35,7 @@ from fairshare.sharing.modes import partitioner_for
 from fairshare.sharing.options import SharingOptions
 from fairshare.sharing.plan import Partitioner, PartitionPlan, TenantDemand
 from fairshare.spec.launcher import DeviceKind
+from fairshare.spec.layouts import MigHow
 from fairshare.spec.mig import MigSpec
 from fairshare.virtual.driver import install
 from tests.workplace import Workplace
@@ -243,6 +244,14 @@ async def test_the_room_that_others_leave_is_used_and_theirs_stays(bench: Bench)
     async with bench.run() as scope, partitioner.apply(plan, scope):
         assert bench.places == [("1g.5gb", 6), ("2g.10gb", 4), ("3g.20gb", 0)]
     assert bench.state == before
+
+
+async def test_a_gpu_in_mig_mode_has_no_whole_to_emulate_on(bench: Bench) -> None:
+    """Said when it starts, as a dead run's leavings are gone by then; with both ways out."""
+    bench.smi("-i", "0", "-mig", "1")
+    said = await refused(bench, SharingOptions(mig=MigSpec(how=MigHow.EMULATED)))
+    assert "is in MIG mode" in said
+    assert "--allow-gpu-changes" in said
 
 
 async def test_no_room_is_refused_and_nothing_is_touched(bench: Bench) -> None:

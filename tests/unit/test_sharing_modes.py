@@ -223,13 +223,6 @@ def test_emulated_mig_can_be_had_on_the_simulated_gpu() -> None:
     assert small.memory_bytes == 16 * GIB
 
 
-def test_a_gpu_in_mig_mode_has_no_whole_to_emulate_on() -> None:
-    """Said in the plan, before anything starts."""
-    on = MigFacts(known_table(H200), enabled=True)
-    with pytest.raises(InfeasibleError, match="needs the whole GPU"):
-        mig(H200, SharingOptions(mig_facts=on))
-
-
 def test_what_the_driver_lists_is_planned_with() -> None:
     """A board that differs from its model's table: its own is right."""
     known = known_table(H200)
