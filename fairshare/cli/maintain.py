@@ -20,7 +20,13 @@ def clean_command(dry_run: bool, unit: bool) -> None:
     Only what carries the label of a run whose own process is gone is touched. Exit code 3: not
     everything could be undone, and what to do about it is said.
     """
-    from fairshare.processes.clean import FAILED, find_dead_runs, remove_free_locks, undo
+    from fairshare.processes.clean import (
+        FAILED,
+        find_dead_runs,
+        remove_free_locks,
+        remove_stillborn,
+        undo,
+    )
     from fairshare.processes.units import boot_unit
 
     if unit:
@@ -34,7 +40,7 @@ def clean_command(dry_run: bool, unit: bool) -> None:
         for line in lines or ["nothing left"]:
             click.secho(f"  {line}", fg="red" if line.startswith(FAILED) else None)
         told += lines
-    for line in remove_free_locks(dry_run):
+    for line in remove_free_locks(dry_run) + remove_stillborn(dry_run):
         if line not in told:
             click.echo(line)
             told.append(line)

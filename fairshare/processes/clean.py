@@ -12,7 +12,7 @@ from fairshare import assets, users
 from fairshare.errors import PreflightError
 from fairshare.processes.ending import end_all
 from fairshare.processes.identity import ProcessIdentity
-from fairshare.processes.journal import Journal, journals, load_state
+from fairshare.processes.journal import Journal, journals, load_state, stillborn
 from fairshare.processes.journal_state import JournalError, JournalState
 from fairshare.processes.labelled import JOURNAL_LABEL, RUN_LABEL, labels, owner_of
 from fairshare.processes.locks import existing, holder_of, remove_free, user_name
@@ -116,6 +116,18 @@ def remove_free_locks(dry_run: bool) -> list[str]:
         free = [path for path in existing() if _is_free(path)]
         return [f"would remove {path}" for path in free]
     return [f"removed {path}" for path in existing() if _is_free(path) and remove_free(path)]
+
+
+@users.as_root()
+def remove_stillborn(dry_run: bool) -> list[str]:
+    """Remove journals of runs that were killed before they had begun one; one sentence each."""
+    if dry_run:
+        return [f"would remove {path}" for path in stillborn()]
+    told = []
+    for path in stillborn():
+        path.unlink(missing_ok=True)
+        told.append(f"removed {path}")
+    return told
 
 
 def _is_free(path: Path) -> bool:

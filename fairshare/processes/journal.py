@@ -24,14 +24,14 @@ import fcntl
 import itertools
 import json
 import os
-import time
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fairshare import assets, users
 from fairshare.errors import FairshareError, StoppedEarlyError
-from fairshare.processes.identity import ProcessIdentity
+from fairshare.processes.identity import ProcessIdentity, boot_id
 from fairshare.processes.journal_state import (
     FORMAT_VERSION,
     JournalError,
@@ -42,7 +42,8 @@ from fairshare.processes.journal_state import (
 )
 from fairshare.processes.segments import Segment
 
-_STILLBORN_AFTER_S = 3600.0
+# A journal before its first line: its run and, in case that dies, its run's owner.
+_HIDDEN = re.compile(r"\..+\.(\d+)\.(\d+)\.new")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -58,6 +59,11 @@ def runs_dir() -> Path:
 def journals() -> list[Path]:
     """The journals that there are; makes nothing."""
     return sorted((assets.state_path() / "runs").glob("*.jsonl"))
+
+
+def journal_path(run_id: str) -> Path:
+    """Where the journal of a run lies, once it has begun."""
+    return runs_dir() / f"{run_id}.jsonl"
 
 
 class Journal:
@@ -78,9 +84,9 @@ class Journal:
             StoppedEarlyError: no space is left for it.
             FairshareError: the state folder cannot be written.
         """
-        path = runs_dir() / f"{header.run_id}.jsonl"
-        hidden = path.with_name(f".{path.name}.new")
-        _forget_stillborn(path.parent)
+        path = journal_path(header.run_id)
+        owner = header.owner
+        hidden = path.with_name(f".{path.stem}.{owner.pid}.{owner.start_ticks}.new")
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW
         try:
             journal = cls(path, os.open(hidden, flags, 0o600), JournalState(header))
@@ -283,12 +289,15 @@ def _unwritable(path: Path, error: OSError) -> FairshareError:
     return StoppedEarlyError(problem, hint="FAIRSHARE_STATE_DIR names another folder for it")
 
 
-def _forget_stillborn(folder: Path) -> None:
-    """Remove what is left of runs that were killed before their journal had its name."""
-    for path in folder.glob(".*.jsonl.new"):
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - path.stat().st_mtime > _STILLBORN_AFTER_S:
-                path.unlink()
+@users.as_root()
+def stillborn() -> list[Path]:
+    """What is left of runs that were killed before their journal had its name."""
+    found = []
+    for path in sorted((assets.state_path() / "runs").glob(".*.new")):
+        named = _HIDDEN.fullmatch(path.name)
+        if named and not ProcessIdentity(int(named[1]), int(named[2]), boot_id()).alive():
+            found.append(path)
+    return found
 
 
 def _sync_folder(folder: Path) -> None:

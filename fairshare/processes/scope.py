@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ from fairshare import users
 from fairshare.errors import FairshareError, StoppedEarlyError
 from fairshare.events import EventLog
 from fairshare.processes.guards import Guard, KillGuards
-from fairshare.processes.identity import ProcessIdentity, identify
-from fairshare.processes.journal import Journal
+from fairshare.processes.identity import identify
+from fairshare.processes.journal import Journal, journal_path
 from fairshare.processes.journal_state import RunHeader
 from fairshare.processes.labelled import (
     JOURNAL_LABEL,
@@ -33,7 +33,7 @@ from fairshare.processes.labelled import (
     owner_label,
 )
 from fairshare.processes.linux import set_child_subreaper
-from fairshare.processes.reaper import FINISHED, READY
+from fairshare.processes.reaper import FINISHED, JOURNAL, READY
 from fairshare.processes.recovery import MARKER, Recovery, recover
 from fairshare.processes.segments import existing
 from fairshare.processes.table import namespace_of
@@ -114,34 +114,69 @@ class RunScope:
             task.cancel()
 
 
+class Watched:
+    """A run before its first trace: its reaper waits already for the end of this process."""
+
+    def __init__(self, header: RunHeader, reaper: subprocess.Popen[bytes], pipe: int) -> None:
+        self.header = header
+        self._reaper = reaper
+        self._pipe = pipe
+
+    def tell(self, what: bytes) -> None:
+        """Tell the reaper how far the run is; a run goes on without its reaper."""
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._pipe, what)
+
+    def dismiss(self) -> None:
+        """Tell the reaper that nothing is left to do, and see it off."""
+        self.tell(FINISHED)
+        os.close(self._pipe)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._reaper.wait(timeout=_WATCHERS_WAIT_S)
+
+
+@contextlib.contextmanager
+def watched(lock: Path | None = None) -> Iterator[Watched]:
+    """Have a reaper clean up should this process be killed while the block lasts.
+
+    It removes ``lock`` as well, the file with which this process is going to hold its device.
+
+    Raises:
+        FairshareError: the state folder cannot be used, or the reaper does not start.
+    """
+    header = _header(lock)
+    watch = Watched(header, *_start_reaper(header))
+    try:
+        yield watch
+    finally:
+        watch.dismiss()
+
+
 @asynccontextmanager
-async def run_scope(events: EventLog, lock: Path | None = None) -> AsyncIterator[RunScope]:
+async def run_scope(events: EventLog, watch: Watched | None = None) -> AsyncIterator[RunScope]:
     """Everything of a run between its first change and its last clean-up.
 
     On exit, whatever the reason, every process that carries the run's label is ended, changes that
     are still open in the journal are undone, and the private folder, our shared memory and the
-    journal are removed. Should this process be killed, its reaper does so within seconds, and
-    removes ``lock`` as well, the file with which this process holds its device.
+    journal are removed. Should this process be killed, its reaper does so within seconds; ``watch``
+    is one that waits already.
 
     Raises:
         FairshareError: the state folder or the folder for temporary files cannot be written.
     """
-    header = _header(lock)
-    journal = Journal.create(header)
-    was_subreaper = set_child_subreaper(True)
-    pipe: int | None = None
-    reaper: subprocess.Popen[bytes] | None = None
-    scope = RunScope(header, journal, events)
-    try:
-        reaper, pipe = _start_reaper(journal.path, header.owner)
-        _make_private(header.private_dir, header.run_id)
-        events.emit("run.opened", run_id=header.run_id, private_dir=str(header.private_dir))
-        yield scope
-    finally:
-        await _close(scope)
-        set_child_subreaper(was_subreaper)
-        if pipe is not None and reaper is not None:
-            _dismiss(reaper, pipe)
+    with contextlib.ExitStack() as stack:
+        watch = watch or stack.enter_context(watched())
+        journal = Journal.create(watch.header)
+        watch.tell(JOURNAL)
+        was_subreaper = set_child_subreaper(True)
+        scope = RunScope(watch.header, journal, events)
+        try:
+            _make_private(scope.private_dir, scope.run_id)
+            events.emit("run.opened", run_id=scope.run_id, private_dir=str(scope.private_dir))
+            yield scope
+        finally:
+            await _close(scope)
+            set_child_subreaper(was_subreaper)
 
 
 def _make_private(path: Path, run_id: str | None = None) -> None:
@@ -200,12 +235,14 @@ def _header(lock: Path | None) -> RunHeader:
 
 
 @users.as_root()
-def _start_reaper(journal: Path, owner: ProcessIdentity) -> tuple[subprocess.Popen[bytes], int]:
+def _start_reaper(header: RunHeader) -> tuple[subprocess.Popen[bytes], int]:
     """Start the reaper and wait until it watches; return it and our end of its pipe."""
+    journal, lock, owner = journal_path(header.run_id), header.lock or "", header.owner
     read_end, write_end = os.pipe()
     env = {name: value for name, value in os.environ.items() if name not in LABELS}
     env["PYTHONPATH"] = str(_PACKAGE_PARENT)
-    arguments = [str(journal), str(owner.pid), str(owner.start_ticks), str(read_end)]
+    identity = [str(owner.pid), str(owner.start_ticks)]
+    arguments = [str(journal), str(lock), *identity, str(read_end)]
     try:
         reaper = subprocess.Popen(
             [sys.executable, "-SPm", "fairshare.processes.reaper", *arguments],
@@ -228,12 +265,3 @@ def _start_reaper(journal: Path, owner: ProcessIdentity) -> tuple[subprocess.Pop
             os.close(write_end)
             raise FairshareError("the process that cleans up after a killed run did not start")
     return reaper, write_end
-
-
-def _dismiss(reaper: subprocess.Popen[bytes], pipe: int) -> None:
-    """Tell the reaper that nothing is left to do, and see it off."""
-    with contextlib.suppress(BrokenPipeError):
-        os.write(pipe, FINISHED)
-    os.close(pipe)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        reaper.wait(timeout=_WATCHERS_WAIT_S)

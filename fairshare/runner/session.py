@@ -13,6 +13,7 @@ from typing import Any
 from fairshare.errors import ResultsError
 from fairshare.events import EventLog, Listener
 from fairshare.processes.clean import FAILED, find_dead_runs, undo
+from fairshare.processes.scope import Watched, watched
 from fairshare.records import CellStatus
 from fairshare.results import layout
 from fairshare.results.files import writing
@@ -22,7 +23,7 @@ from fairshare.runner.plan import RunPlan
 from fairshare.runner.preflight import require_fit, reservations
 from fairshare.runner.settings import Settings
 from fairshare.runner.sweep import Outcome, Sweep
-from fairshare.sharing.lease import lease
+from fairshare.sharing.lease import lease, lock_path
 from fairshare.virtual.driver import switch_on
 
 
@@ -60,8 +61,11 @@ async def _execute(
     request: Mapping[str, Any],
     listeners: Sequence[Listener],
 ) -> Outcome:
-    # The device first: a run that is refused must not leave a folder that refuses the next one.
-    async with lease(settings.device, settings.driver, directory) as lock:
+    # The reaper first: the lock is removed however early this process is killed. Then the device:
+    # a run that is refused must not leave a folder that refuses the next one.
+    async with contextlib.AsyncExitStack() as stack:
+        watch = stack.enter_context(watched(lock_path(settings.device, settings.driver)))
+        await stack.enter_async_context(lease(settings.device, settings.driver, directory))
         switch_on(settings.device)
         # Dead runs before the checks: what they left behind is no reason to refuse this one.
         cleaned = {run.run_id: undo(run, dry_run=False) for run in find_dead_runs()}
@@ -77,7 +81,7 @@ async def _execute(
             for finding in reservations(findings):
                 events.emit("preflight.warned", check=finding.name, says=finding.says)
             events.emit("sweep.started", cells=len(plan.cells), infeasible=len(plan.infeasible))
-            outcome = await _sweep(settings, plan, store, events, lock)
+            outcome = await _sweep(settings, plan, store, events, watch)
             events.emit("sweep.finished", stopped=outcome.stopped)
     return outcome
 
@@ -123,10 +127,10 @@ def _store(
 
 
 async def _sweep(
-    settings: Settings, plan: RunPlan, store: ResultStore, events: EventLog, lock: Path
+    settings: Settings, plan: RunPlan, store: ResultStore, events: EventLog, watch: Watched
 ) -> Outcome:
     stop = asyncio.Event()
-    sweep = Sweep(settings, store, events, stop, lock)
+    sweep = Sweep(settings, store, events, stop, watch)
     task = asyncio.create_task(sweep.run(plan))
     with _signals(stop, sweep, task, events):
         try:

@@ -17,7 +17,7 @@ from fairshare.devices.telemetry import GpuSampler, gpu_sampler
 from fairshare.errors import FairshareError, StoppedEarlyError
 from fairshare.events import EventLog
 from fairshare.processes.labelled import labelled
-from fairshare.processes.scope import RunScope, run_scope
+from fairshare.processes.scope import RunScope, Watched, run_scope
 from fairshare.records import CellResult, CellStatus
 from fairshare.results.files import writing
 from fairshare.results.layout import SERVERS
@@ -65,7 +65,7 @@ class Sweep:
         store: ResultStore,
         events: EventLog,
         stop: asyncio.Event,
-        lock: Path,
+        watch: Watched,
     ) -> None:
         self.settings = settings
         self.store = store
@@ -73,7 +73,7 @@ class Sweep:
         self.stop = stop
         self.outcome = Outcome(starts=list(store.matrix.get("starts", ())))
         self._api_key = secrets.token_urlsafe(24)
-        self._lock = lock
+        self._watch = watch
         self._scope: RunScope | None = None
 
     async def run(self, plan: RunPlan) -> Outcome:
@@ -88,7 +88,7 @@ class Sweep:
         if not plan.deployments:
             return self.outcome
         async with AsyncExitStack() as stack:
-            scope = await stack.enter_async_context(run_scope(self.events, self._lock))
+            scope = await stack.enter_async_context(run_scope(self.events, self._watch))
             self._scope = scope
             stage = _Stage(scope, self._sampler(stack))
             for deployment in plan.deployments:

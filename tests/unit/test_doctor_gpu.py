@@ -56,7 +56,9 @@ def test_servers_of_ours_are_mended_by_clean() -> None:
 
 def test_without_a_gpu_the_reason_is_told_once() -> None:
     """No driver is one failure, with another device as the way out."""
-    found = told(check(GpuFacts(nvml="no driver", smi="not found", smi_found=False), intent(device=None)))
+    found = told(
+        check(GpuFacts(nvml="no driver", smi="not found", smi_found=False), intent(device=None))
+    )
     assert found == {"nvidia-smi": "warn", "gpu": "fail"}
 
 

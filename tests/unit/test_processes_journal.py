@@ -13,8 +13,9 @@ import pytest
 
 from fairshare import assets
 from fairshare.errors import ExitCode, FairshareError, StoppedEarlyError
-from fairshare.processes.identity import ProcessIdentity
-from fairshare.processes.journal import Journal, load_state, read_state, runs_dir
+from fairshare.processes.clean import remove_stillborn
+from fairshare.processes.identity import ProcessIdentity, identify
+from fairshare.processes.journal import Journal, load_state, read_state, runs_dir, stillborn
 from fairshare.processes.journal_state import JournalError, RunHeader
 from fairshare.processes.segments import Segment
 
@@ -189,15 +190,19 @@ def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
     assert Journal.lock(link) is None
 
 
-def test_a_journal_that_never_got_its_name_is_forgotten() -> None:
-    """What a run killed at its very start left is removed by a later run; a fresh one is not."""
-    old, fresh = (runs_dir() / f".{name}.jsonl.new" for name in ("old", "fresh"))
-    old.touch()
-    fresh.touch()
-    os.utime(old, (0, 0))
-    Journal.create(_header()).close()
-    assert not old.exists()
-    assert fresh.exists()
+def test_a_journal_that_never_got_its_name_is_found_once_its_run_is_dead() -> None:
+    """What a run killed at its very start left is found; that of one about to start is not."""
+    alive = identify(os.getpid())
+    assert alive is not None
+    ours = runs_dir() / f".ours.{alive.pid}.{alive.start_ticks}.new"
+    dead = runs_dir() / f".dead.{alive.pid}.{alive.start_ticks + 1}.new"
+    ours.touch()
+    dead.touch()
+    assert stillborn() == [dead]
+    assert remove_stillborn(dry_run=True) == [f"would remove {dead}"]
+    assert remove_stillborn(dry_run=False) == [f"removed {dead}"]
+    assert not dead.exists()
+    assert ours.exists()
 
 
 def test_an_unwritable_state_folder_is_an_error_for_people(
@@ -206,7 +211,7 @@ def test_an_unwritable_state_folder_is_an_error_for_people(
     """A journal that cannot be written stops the run with a message that names the way out."""
     journal = Journal.create(_header())
     journal.close()
-    (runs_dir() / ".r1.jsonl.new").touch()
+    (runs_dir() / ".r1.4.5.new").touch()
     with pytest.raises(FairshareError, match="cannot write the journal") as caught:
         Journal.create(_header())
     assert "FAIRSHARE_STATE_DIR" in str(caught.value.hint)
