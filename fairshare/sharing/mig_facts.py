@@ -14,8 +14,10 @@ from fairshare.sharing import rights
 from fairshare.sharing.mig_state import ENABLED
 from fairshare.sharing.mig_table import MigTable, known_table, read_table, smi_name
 from fairshare.sharing.nvidia_smi import NvidiaSmi
+from fairshare.sharing.tools import run_tool, tool_env
 from fairshare.spec.launcher import DeviceKind
 
+_SUDO_S = 5.0
 _CONFIG = Path("/proc/driver/nvidia/capabilities/mig/config")
 
 
@@ -47,17 +49,30 @@ async def ask_facts(device: Device, driver: Driver) -> MigFacts:
         enabled = (await smi.mig_mode()).current == ENABLED
     except PartitionError as error:
         return MigFacts(known_table(device), hindrance=error.message)
-    return MigFacts(await read_table(device, smi), enabled, _hindrance(driver, enabled))
+    return MigFacts(await read_table(device, smi), enabled, await _hindrance(driver, enabled))
 
 
 def _is_switched_on(driver: Driver) -> bool:
     return (Path(driver.env[STATE_VARIABLE]) / "bin" / "nvidia-smi").exists()
 
 
-def _hindrance(driver: Driver, enabled: bool) -> str | None:
-    """Root can change MIG, whoever may use sudo, and once it is on whoever may read its file."""
-    if users.has_root() or STATE_VARIABLE in driver.env or rights.prefix(driver.env):
+async def _hindrance(driver: Driver, enabled: bool) -> str | None:
+    """Root can change MIG, whom sudo lets, and once it is on whoever may read its file."""
+    if users.has_root() or STATE_VARIABLE in driver.env:
         return None
     if enabled and os.access(_CONFIG, os.R_OK):
         return None
-    return "only root may change MIG"
+    if rights.prefix(driver.env) and await _sudo_lets(driver):
+        return None
+    return "only root may change MIG, and sudo does not let this user without a password"
+
+
+async def _sudo_lets(driver: Driver) -> bool:
+    """Ask sudo whether it would, without doing anything."""
+    try:
+        answer = await run_tool(
+            ["sudo", "-n", "-l", "nvidia-smi"], tool_env(driver.env), timeout_s=_SUDO_S
+        )
+    except PartitionError:
+        return False
+    return answer.returncode == 0
