@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from fairshare.spec.workload import Sampling
-from fairshare.wire.answer import Answer, WireError, count_or_none, error_within, json_object
+from fairshare.wire.answer import Answer, WireError, count_or_none, error_text, json_object
 
 COMPLETIONS_PATH = "/v1/completions"
 CHAT_PATH = "/v1/chat/completions"
@@ -73,7 +73,7 @@ class OpenAiReader:
 
     def __init__(self) -> None:
         self.answer = Answer()
-        self._counted = 0  # tokens told so far
+        self._counted = 0  # tokens by continuous usage so far
         self._usage_in_all: bool | None = None  # None until the first chunk with a choice
 
     def event(self, data: bytes) -> int:
@@ -134,16 +134,12 @@ class OpenAiReader:
             self._usage_in_all = usage is not None and self._usage_in_all is not False
         ids = choice.get("token_ids")
         if type(ids) is list:
-            tokens = len(ids)
-        elif self._usage_in_all:
-            tokens = max((self.answer.output_tokens or 0) - self._counted, 0)
-        else:
-            tokens = 1 if _has_text(choice) else 0
-        if tokens:
-            self._counted += tokens
-        else:
-            self.answer.empty_chunks += 1
-        return tokens
+            return len(ids)
+        if self._usage_in_all:
+            total = self.answer.output_tokens or 0
+            new, self._counted = total - self._counted, total
+            return max(new, 0)
+        return 1 if _has_text(choice) else 0
 
     def _finish(self, reason: object) -> None:
         if reason is not None and type(reason) is not str:
@@ -160,10 +156,14 @@ class OpenAiReader:
             answer.cached_tokens = count_or_none(details.get("cached_tokens"))
 
     def _is_error(self, message: dict[str, Any]) -> bool:
-        error = error_within(message)
+        error = message.get("error")
+        if error is None and message.get("object") == "error":
+            error = message
+        if error is None:
+            return False
         if self.answer.error is None:
-            self.answer.error = error
-        return error is not None
+            self.answer.error = error_text(error)
+        return True
 
 
 def _has_text(choice: dict[str, Any]) -> bool:
