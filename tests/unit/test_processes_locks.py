@@ -136,6 +136,24 @@ def test_a_removed_file_is_no_lock(shared: Path) -> None:
     locks.let_go(path, second)
 
 
+def test_a_file_that_is_removed_while_it_is_being_locked_is_no_lock(
+    shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between opening and locking its holder may have ended and removed it: then it is made anew."""
+    path = shared / "x.lock"
+    lock = locks._try_lock
+
+    def lock_too_late(descriptor: int) -> bool:
+        monkeypatch.setattr(locks, "_try_lock", lock)
+        path.unlink()
+        return lock(descriptor)
+
+    monkeypatch.setattr(locks, "_try_lock", lock_too_late)
+    descriptor = taken(path)
+    assert locks.take(path, "second") is None
+    locks.let_go(path, descriptor)
+
+
 def test_only_a_free_lock_is_removed(shared: Path) -> None:
     """What a killed process left goes, what is held stays."""
     path = shared / "x.lock"
