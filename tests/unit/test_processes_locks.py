@@ -139,7 +139,7 @@ def test_a_removed_file_is_no_lock(shared: Path) -> None:
 def test_a_file_that_is_removed_while_it_is_being_locked_is_no_lock(
     shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between opening and locking its holder may have ended and removed it: then it is made anew."""
+    """Its holder may have ended between our opening it and locking it: then it is made anew."""
     path = shared / "x.lock"
     lock = locks._try_lock
 
