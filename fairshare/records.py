@@ -83,7 +83,9 @@ class RequestRecord:
     Times are monotonic nanoseconds since the cell's start; what did not happen is None.
     ``chunk_ns[i]`` is when chunk ``i`` that carries tokens arrived, ``chunk_tokens[i]`` how many
     tokens it carries (exact where the server gives token ids or continuous usage, else one).
-    ``call`` (from 1) of ``calls`` says which call of an interaction it is.
+    ``call`` (from 1) of ``calls`` says which call of an interaction it is. ``empty_chunks`` of a
+    stream carried no token (None in folders of before they were counted); ``retry_after_s`` is how
+    long a server that refused wanted not to be asked.
     """
 
     id: str
@@ -109,6 +111,8 @@ class RequestRecord:
     interaction: str | None = None
     call: int | None = None
     calls: int | None = None
+    empty_chunks: int | None = None
+    retry_after_s: float | None = None
 
     @property
     def ok(self) -> bool:

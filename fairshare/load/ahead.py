@@ -21,6 +21,7 @@ class Prepared:
     id: str
     intended_ns: int | None
     body: bytes
+    max_tokens: int
     turn: Turn | None = None
 
 
@@ -100,4 +101,6 @@ class RequestQueue:
             return
         body = self._target.body(planned)
         self._bytes += len(body)
-        self._ready.append(Prepared(planned.id, planned.intended_ns, body, planned.turn))
+        self._ready.append(
+            Prepared(planned.id, planned.intended_ns, body, planned.max_tokens, planned.turn)
+        )

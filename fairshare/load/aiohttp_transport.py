@@ -49,8 +49,12 @@ class AiohttpTransport:
             response = await self._session.post(
                 self._base_url + path, data=body, headers=headers, allow_redirects=False
             )
+            headers_ns, said = time.monotonic_ns(), response.headers
             receiver.on_headers(
-                time.monotonic_ns(), response.status, response.headers.get("Content-Type", "")
+                headers_ns,
+                response.status,
+                said.get("Content-Type", ""),
+                said.get("Retry-After", ""),
             )
             try:
                 await _read(response.content, receiver)

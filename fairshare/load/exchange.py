@@ -5,18 +5,32 @@ from __future__ import annotations
 import asyncio
 import time
 
+from fairshare.load.ahead import Prepared
 from fairshare.load.lane import Lane
 from fairshare.load.target import Target
 from fairshare.load.transport import TransportError
 from fairshare.load.watchdog import Watchdog
 from fairshare.records import ErrorKind, RequestRecord
-from fairshare.wire.answer import AnswerReader, WireError, error_of_body, excerpt
+from fairshare.wire.answer import (
+    AnswerReader,
+    WireError,
+    error_of_body,
+    error_within,
+    excerpt,
+    json_object,
+)
+from fairshare.wire.retry_after import retry_after_s
 from fairshare.wire.sse import SseSplitter
 
 UNFINISHED_TEXT = "still running when the cell ended; cancelled by the load generator"
 MAX_TEXT = 300  # characters of an error's text
-MAX_WHOLE_BYTES = 64 << 20  # an answer that is not streamed
+MAX_WHOLE_BYTES = 16 << 20  # an answer that is not streamed
 MAX_ERROR_BYTES = 1 << 16  # what is read of an answer that is only quoted
+# Chunks with tokens that an answer may have for each token that was asked for, and in any case. A
+# correct server makes at most one, proxies may cut them; without a limit an endless stream would
+# fill the memory until its time is over.
+MAX_CHUNKS_PER_TOKEN = 4
+MIN_CHUNK_LIMIT = 256
 
 
 class Exchange:
@@ -26,10 +40,15 @@ class Exchange:
     silence is the server's queue, which is no stall.
     """
 
-    def __init__(self, target: Target, record: RequestRecord, origin_ns: int) -> None:
+    def __init__(
+        self, target: Target, record: RequestRecord, origin_ns: int, max_tokens: int
+    ) -> None:
         self.last_ns: int | None = None
         self._record = record
+        self._chunk_ns = record.chunk_ns
         self._origin_ns = origin_ns
+        self._max_tokens = max_tokens
+        self._most_chunks = max(MIN_CHUNK_LIMIT, MAX_CHUNKS_PER_TOKEN * max_tokens)
         self._stream = target.stream
         self._api_key = target.api_key
         self._reader: AnswerReader = target.reader()
@@ -39,10 +58,14 @@ class Exchange:
         self._content_type = ""
         self._seen_event = False
 
-    def on_headers(self, now_ns: int, status: int, content_type: str) -> None:
+    def on_headers(
+        self, now_ns: int, status: int, content_type: str, retry_after: str = ""
+    ) -> None:
         """Note status and time; decide whether the body is a stream to parse."""
         self._record.headers_ns = now_ns - self._origin_ns
         self._record.status = status
+        if status != 200 and retry_after:
+            self._record.retry_after_s = retry_after_s(retry_after)
         self._content_type = content_type.partition(";")[0].strip().lower()
         if status != 200 or not self._stream or self._content_type != "text/event-stream":
             self._body = bytearray()
@@ -59,7 +82,13 @@ class Exchange:
         at_ns = now_ns - self._origin_ns
         if self.last_ns is not None:
             self.last_ns = now_ns
-        return self._events(at_ns, self._splitter.feed(data))
+        done = self._events(at_ns, self._splitter.feed(data))
+        if len(self._chunk_ns) > self._most_chunks:
+            raise WireError(
+                f"the stream goes on after {len(self._chunk_ns)} chunks with tokens, and "
+                f"only {self._max_tokens} tokens were asked for"
+            )
+        return done
 
     def on_end(self, now_ns: int) -> None:
         """The body has ended: parse what was collected, or the stream's last event."""
@@ -71,7 +100,8 @@ class Exchange:
         if self._record.status != 200:
             return
         if self._stream:
-            raise self._not_expected()
+            self._not_streamed()
+            return
         if tokens := self._reader.whole(bytes(self._body)):
             self._tokens(at_ns, tokens)
 
@@ -91,8 +121,18 @@ class Exchange:
         if record.first_token_ns is None:
             record.first_token_ns = at_ns
             self.last_ns = at_ns + self._origin_ns
-        record.chunk_ns.append(at_ns)
+        self._chunk_ns.append(at_ns)
         record.chunk_tokens.append(tokens)
+
+    def _not_streamed(self) -> None:
+        """A 200 that is no stream: an error that the server told so, or nothing that we know."""
+        try:
+            error = error_within(json_object(bytes(self._body or b"")))
+        except WireError:
+            error = None
+        if error is None:
+            raise self._not_expected()
+        self._reader.answer.error = error
 
     def _not_expected(self) -> WireError:
         expected = "an event stream" if self._stream else "an answer of bounded size"
@@ -112,6 +152,8 @@ class Exchange:
         record.prompt_tokens = answer.prompt_tokens
         record.cached_tokens = answer.cached_tokens
         record.output_tokens = answer.output_tokens
+        if self._stream:
+            record.empty_chunks = answer.empty_chunks
         if record.end_ns is None or (broke and not answer.done):
             record.end_ns = now_ns - self._origin_ns
         failure = self._http_failure() or self._answer_failure(broke)
@@ -126,7 +168,10 @@ class Exchange:
         if status is None or status == 200:
             return None
         said = error_of_body(bytes(self._body or b""))
-        text = f"{status}: {said}" if said else str(status)
+        pause_s = self._record.retry_after_s
+        text = str(status) if pause_s is None else f"{status}, retry after {pause_s:g} s"
+        if said:
+            text = f"{text}: {said}"
         if 400 <= status < 500:
             return ErrorKind.HTTP_4XX, text
         if 500 <= status < 600:
@@ -134,9 +179,10 @@ class Exchange:
         return ErrorKind.BAD_RESPONSE, f"status {text}"
 
     def _answer_failure(self, broke: tuple[ErrorKind, str] | None) -> tuple[ErrorKind, str] | None:
-        failure = self._reader.answer.failure()
+        answer = self._reader.answer
+        failure = answer.failure()
         if broke is None:
-            if self._stream and not self._seen_event:
+            if self._stream and not self._seen_event and answer.error is None:
                 return ErrorKind.BAD_RESPONSE, "the stream ended without a single event"
             return failure
         if failure is None or failure[0] is ErrorKind.SERVER_ERROR:
@@ -150,18 +196,18 @@ def _shown(text: str) -> str:
     return " ".join(printable.split())[:MAX_TEXT]
 
 
-async def perform(lane: Lane, body: bytes, record: RequestRecord, origin_ns: int) -> None:
+async def perform(lane: Lane, request: Prepared, record: RequestRecord, origin_ns: int) -> None:
     """Send one request and complete its record, whatever happens.
 
     Cancellation is an outcome too: the record says UNFINISHED, and nothing is raised.
     """
     target = lane.target
-    exchange = Exchange(target, record, origin_ns)
+    exchange = Exchange(target, record, origin_ns, request.max_tokens)
     broke: tuple[ErrorKind, str] | None = None
     record.sent_ns = time.monotonic_ns() - origin_ns
     try:
         with Watchdog(exchange, timeout_s=target.timeout_s, stall_s=target.stall_s):
-            await lane.transport.post(target.path, lane.headers, body, exchange)
+            await lane.transport.post(target.path, lane.headers, request.body, exchange)
     except TransportError as error:
         broke = error.kind, error.text
     except WireError as error:

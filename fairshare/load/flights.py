@@ -62,7 +62,7 @@ class Flights:
             calls=turn.calls,
         )
         scheduled = request.intended_ns is not None
-        coroutine = perform(lane, request.body, record, self.origin_ns)
+        coroutine = perform(lane, request, record, self.origin_ns)
         task = asyncio.get_running_loop().create_task(coroutine)
         self.active.add(task)
         # A callback, not the end of the coroutine: a task cancelled before its first step never

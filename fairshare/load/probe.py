@@ -27,7 +27,7 @@ async def answers(target: Target, timeout_s: float) -> bool:
     try:
         async with asyncio.timeout(timeout_s):
             await transport.post(
-                target.path, target.headers(), target.body(request), Exchange(target, record, 0)
+                target.path, target.headers(), target.body(request), Exchange(target, record, 0, 1)
             )
     except TimeoutError:
         return False

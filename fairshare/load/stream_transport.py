@@ -261,7 +261,9 @@ class _Connection(asyncio.BufferedProtocol):
             if response.status is None:
                 return
             self._headers_told = True
-            receiver.on_headers(now_ns, response.status, response.content_type)
+            receiver.on_headers(
+                now_ns, response.status, response.content_type, response.retry_after
+            )
         if body and receiver.on_data(now_ns, body):
             self._succeed()
             if not response.complete:

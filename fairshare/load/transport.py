@@ -20,8 +20,10 @@ class TransportError(Exception):
 class Receiver(Protocol):
     """Who is told what arrives; times are ``time.monotonic_ns()`` taken before any parsing."""
 
-    def on_headers(self, now_ns: int, status: int, content_type: str) -> None:
-        """The answer's status line and headers are here."""
+    def on_headers(
+        self, now_ns: int, status: int, content_type: str, retry_after: str = ""
+    ) -> None:
+        """The answer's status line and headers are here; of these, two matter."""
         ...
 
     def on_data(self, now_ns: int, data: bytes) -> bool:

@@ -22,7 +22,8 @@ class Answer:
 
     ``output_tokens`` is the server's own count (usage), the last it gave; ``counted`` says that it
     came with the finish reason or after it, so that it is final; ``done`` that the protocol's end
-    was seen (``[DONE]``, or the details that end a TGI stream).
+    was seen (``[DONE]``, or the details that end a TGI stream). ``empty_chunks`` are those of a
+    stream that carried no token: a role, a finish reason, text that is empty.
     """
 
     finish_reason: str | None = None
@@ -30,6 +31,7 @@ class Answer:
     cached_tokens: int | None = None
     output_tokens: int | None = None
     counted: bool = False
+    empty_chunks: int = 0
     error: str | None = None
     done: bool = False
 
@@ -108,6 +110,14 @@ def error_text(error: object) -> str:
         inner = error.get("message") or error.get("error") or error.get("detail")
         return error_text(inner) if inner is not None else str(error)
     return str(error)
+
+
+def error_within(message: dict[str, Any]) -> str | None:
+    """The text of the error that a message holds, whatever status it came with; None if none."""
+    error = message.get("error")
+    if error is None and message.get("object") == "error":
+        error = message
+    return None if error is None else error_text(error)
 
 
 def error_of_body(body: bytes) -> str:

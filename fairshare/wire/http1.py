@@ -41,6 +41,7 @@ class Http1Response:
     def __init__(self) -> None:
         self.status: int | None = None
         self.content_type = ""
+        self.retry_after = ""
         self.complete = False
         self.reusable = True
         # A function and no bound method: that would be a cycle, and collection is paused in a run.
@@ -103,6 +104,7 @@ class Http1Response:
         self.status = status
         fields = _fields(lines)
         self.content_type = fields.get(b"content-type", b"").decode("latin-1")
+        self.retry_after = fields.get(b"retry-after", b"").decode("latin-1")
         connection = fields.get(b"connection", b"").lower()
         self.reusable = b"close" not in connection and (
             match[1] == b"1" or b"keep-alive" in connection

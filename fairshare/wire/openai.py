@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from fairshare.spec.workload import Sampling
-from fairshare.wire.answer import Answer, WireError, count_or_none, error_text, json_object
+from fairshare.wire.answer import Answer, WireError, count_or_none, error_within, json_object
 
 COMPLETIONS_PATH = "/v1/completions"
 CHAT_PATH = "/v1/chat/completions"
@@ -73,7 +73,7 @@ class OpenAiReader:
 
     def __init__(self) -> None:
         self.answer = Answer()
-        self._counted = 0  # tokens by continuous usage so far
+        self._counted = 0  # tokens told so far
         self._usage_in_all: bool | None = None  # None until the first chunk with a choice
 
     def event(self, data: bytes) -> int:
@@ -117,11 +117,7 @@ class OpenAiReader:
         usage = message.get("usage")
         choices = message.get("choices")
         if not choices:
-            if not self._is_error(message):
-                if usage is None and type(choices) is not list:
-                    raise WireError("a chunk with neither choices, usage nor error")
-                if usage is not None:
-                    self._usage(usage)
+            self._without_choices(message)
             return 0
         if type(choices) is not list:
             raise WireError("choices are not a list")
@@ -134,12 +130,25 @@ class OpenAiReader:
             self._usage_in_all = usage is not None and self._usage_in_all is not False
         ids = choice.get("token_ids")
         if type(ids) is list:
-            return len(ids)
-        if self._usage_in_all:
-            total = self.answer.output_tokens or 0
-            new, self._counted = total - self._counted, total
-            return max(new, 0)
-        return 1 if _has_text(choice) else 0
+            tokens = len(ids)
+        elif self._usage_in_all:
+            tokens = max((self.answer.output_tokens or 0) - self._counted, 0)
+        else:
+            tokens = 1 if _has_text(choice) else 0
+        if tokens:
+            self._counted += tokens
+        else:
+            self.answer.empty_chunks += 1
+        return tokens
+
+    def _without_choices(self, message: dict[str, Any]) -> None:
+        if self._is_error(message):
+            return
+        usage = message.get("usage")
+        if usage is not None:
+            self._usage(usage)
+        elif type(message.get("choices")) is not list:
+            raise WireError("a chunk with neither choices, usage nor error")
 
     def _finish(self, reason: object) -> None:
         if reason is not None and type(reason) is not str:
@@ -156,14 +165,10 @@ class OpenAiReader:
             answer.cached_tokens = count_or_none(details.get("cached_tokens"))
 
     def _is_error(self, message: dict[str, Any]) -> bool:
-        error = message.get("error")
-        if error is None and message.get("object") == "error":
-            error = message
-        if error is None:
-            return False
+        error = error_within(message)
         if self.answer.error is None:
-            self.answer.error = error_text(error)
-        return True
+            self.answer.error = error
+        return error is not None
 
 
 def _has_text(choice: dict[str, Any]) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from fairshare.spec.workload import Sampling
-from fairshare.wire.answer import Answer, WireError, count_or_none, error_text, json_object
+from fairshare.wire.answer import Answer, WireError, count_or_none, error_within, json_object
 
 GENERATE_PATH = "/generate"
 STREAM_PATH = "/generate_stream"
@@ -55,7 +55,10 @@ class TgiReader:
             raise WireError(f"the token is {token!r}")
         if details is not None:
             self._details(details)
-        return 0 if token is None else 1
+        if token is None:
+            self.answer.empty_chunks += 1
+            return 0
+        return 1
 
     def whole(self, body: bytes) -> int:
         """Take an answer of ``/generate``; return how many tokens it carries.
@@ -90,8 +93,7 @@ class TgiReader:
         answer.done = True
 
     def _is_error(self, message: dict[str, Any]) -> bool:
-        if (error := message.get("error")) is None:
-            return False
+        error = error_within(message)
         if self.answer.error is None:
-            self.answer.error = error_text(error)
-        return True
+            self.answer.error = error
+        return error is not None

@@ -29,7 +29,7 @@ class Listener:
         self.body = b""
         self.ended = False
 
-    def on_headers(self, now_ns: int, status: int, content_type: str) -> None:
+    def on_headers(self, now_ns: int, status: int, content_type: str, retry_after: str) -> None:
         """The head is here."""
 
     def on_data(self, now_ns: int, data: bytes) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import replace
 import orjson
 import pytest
 
-from fairshare.load.ahead import RequestQueue
+from fairshare.load.ahead import Prepared, RequestQueue
 from fairshare.load.exchange import MAX_TEXT, perform
 from fairshare.load.lane import Lane
 from fairshare.load.target import Target
@@ -59,7 +59,7 @@ async def record_of(script: Script, target: Target = TARGET) -> RequestRecord:
     record = RequestRecord("1", "a", "s0", Phase.MEASURE, 0)
     queue = RequestQueue(target, iter(()), ahead=0, on_error=lambda error: None)
     lane = Lane(target, Scripted(script), target.headers(), queue)
-    await perform(lane, b"{}", record, ORIGIN_NS)
+    await perform(lane, Prepared("1", None, b"{}", 8), record, ORIGIN_NS)
     return record
 
 
@@ -88,6 +88,55 @@ async def test_stamps_are_of_the_read_that_brought_the_token() -> None:
     assert (record.prompt_tokens, record.output_tokens, record.finish_reason) == (3, 2, "length")
     assert record.ok
     assert record.sent_ns is not None
+
+
+async def test_chunks_without_a_token_are_counted_in_the_record() -> None:
+    """They are told apart from tokens, and from nothing having been counted at all."""
+    role = event(choices=[{"text": ""}])
+    assert (await record_of(streamed(role, role, FIRST, LAST, COUNT, DONE))).empty_chunks == 2
+    assert (await record_of(streamed(FIRST, LAST, COUNT, DONE))).empty_chunks == 0
+
+
+async def test_an_endless_stream_ends_soon_after_its_last_token() -> None:
+    """Tokens far beyond what was asked for end the request, so that its record stays small."""
+
+    def script(receiver: Receiver) -> None:
+        receiver.on_headers(ORIGIN_NS, 200, "text/event-stream")
+        for now_ns in range(ORIGIN_NS, ORIGIN_NS + 10**6):
+            receiver.on_data(now_ns, FIRST * 10)
+
+    record = await record_of(script)
+    assert record.error is ErrorKind.BAD_RESPONSE
+    assert "only 8 tokens were asked for" in (record.error_text or "")
+    assert len(record.chunk_ns) < 300
+
+
+@pytest.mark.parametrize("body", [b'{"error":{"message":"no slot"}}', b'{"error":"no slot"}'])
+async def test_an_error_in_place_of_a_stream_is_the_servers_own(body: bytes) -> None:
+    """A 200 with an error inside says so, whatever its type; another 200 is no answer."""
+
+    def script(receiver: Receiver) -> None:
+        receiver.on_headers(ORIGIN_NS, 200, "application/json")
+        receiver.on_data(ORIGIN_NS + 10, body)
+        receiver.on_end(ORIGIN_NS + 20)
+
+    record = await record_of(script)
+    assert (record.error, record.error_text) == (ErrorKind.SERVER_ERROR, "no slot")
+    body = b'{"choices":[{"text":"a","finish_reason":"stop"}],"usage":{"completion_tokens":1}}'
+    assert (await record_of(script)).error is ErrorKind.BAD_RESPONSE
+
+
+async def test_a_refusal_says_when_to_ask_again() -> None:
+    """Retry-After stays with the record, in numbers and in words."""
+
+    def script(receiver: Receiver) -> None:
+        receiver.on_headers(ORIGIN_NS, 429, "application/json", "7")
+        receiver.on_data(ORIGIN_NS + 10, b'{"error":{"message":"too many"}}')
+        receiver.on_end(ORIGIN_NS + 20)
+
+    record = await record_of(script)
+    assert (record.error, record.retry_after_s) == (ErrorKind.HTTP_4XX, 7)
+    assert record.error_text == "429, retry after 7 s: too many"
 
 
 async def test_a_stream_may_end_without_done() -> None:

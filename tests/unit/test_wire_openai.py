@@ -75,6 +75,30 @@ def test_null_token_ids_fall_back_to_usage() -> None:
     assert tokens == [0, 1]
 
 
+def test_ids_in_some_chunks_only_count_no_token_twice() -> None:
+    """Where usage takes over from token ids, it goes on from what they told."""
+    _, tokens = read(
+        chunk({"text": "abc", "token_ids": [1, 2, 3]}, used(3)),
+        chunk({"text": "d", "token_ids": None}, used(4)),
+        chunk({"text": "ef", "token_ids": [5, 6]}, used(6)),
+        chunk({"text": "", "token_ids": None, "finish_reason": "length"}, used(6)),
+    )
+    assert tokens == [3, 1, 2, 0]
+
+
+def test_chunks_without_a_token_are_counted_apart() -> None:
+    """A role, empty text and a bare finish reason are empty chunks; the closing usage is none."""
+    reader, _ = read(
+        chunk({"delta": {"role": "assistant", "content": ""}}),
+        chunk({"delta": {"content": ""}}),
+        chunk({"delta": {"content": "a"}}),
+        chunk({"delta": {}, "finish_reason": "stop"}),
+        chunk(usage=used(1)),
+        b"[DONE]",
+    )
+    assert reader.answer.empty_chunks == 3
+
+
 def test_plain_server_counts_one_token_for_each_text() -> None:
     """Without ids and usage only text that is not empty is a token."""
     _, tokens = read(

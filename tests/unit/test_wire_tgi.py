@@ -51,6 +51,15 @@ def test_finish_reasons_are_mapped(reason: str, mapped: str) -> None:
     assert reader.answer.finish_reason == mapped
 
 
+def test_details_without_a_token_are_an_empty_chunk() -> None:
+    """An event that ends the stream and carries no token is counted apart."""
+    reader = TgiReader()
+    details = {"finish_reason": "length", "generated_tokens": 1}
+    assert reader.event(orjson.dumps({"token": {"id": 1}, "details": None})) == 1
+    assert reader.event(orjson.dumps({"token": None, "details": details})) == 0
+    assert reader.answer.empty_chunks == 1
+
+
 def test_prompt_tokens_may_come_from_the_prefill_or_not_at_all() -> None:
     """Older servers list the prefill's tokens; without either the count is absent, not zero."""
     details = {"finish_reason": "length", "generated_tokens": 2}
