@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import time
@@ -104,11 +105,11 @@ def test_a_killed_run_leaves_complete_cells_and_nothing_else(
 
 @pytest.fixture
 def small_disk(workplace: Workplace) -> Iterator[Path]:
-    """A file system of 320 KiB, which the first cells fill."""
+    """A file system of 32 MiB, enough to begin with."""
     disk = workplace.path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=320k", "tmpfs", str(disk)],
+        ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(disk)],
         capture_output=True,
         check=False,
     )
@@ -119,18 +120,23 @@ def small_disk(workplace: Workplace) -> Iterator[Path]:
 
 
 def test_a_full_disk_stops_the_sweep_with_its_results(
-    workplace: Workplace, small_disk: Path
+    workplace: Workplace, small_disk: Path, wait_for: Wait
 ) -> None:
     """Exit code 5 and what to do; complete cells stay readable."""
-    done = workplace.run(
+    running = workplace.start(
         "matrix", "brief.yaml", "--modes", "logical,mps,mig", "--concurrency", "16,8,4",
         "--output-dir", str(small_disk / "out"), "--no-report",
     )  # fmt: skip
-    assert done.returncode == 5, done.stdout
-    assert "no space left" in done.stdout
-    assert "--resume" in done.stdout
-    assert "Traceback" not in done.stdout
+    wait_for(running, "[1/9]")
+    free = shutil.disk_usage(small_disk).free
+    (small_disk / "others").write_bytes(bytes(free - 50_000))  # somebody else's file
+    said = running.communicate(timeout=60)[0]
+    assert running.returncode == 5, said
+    assert "no space left" in said
+    assert "--resume" in said
+    assert "Traceback" not in said
     complete = [cell for cell in workplace.cells("disk/out").values() if cell.complete]
+    assert complete
     for cell in complete:
         assert all(record.id for record in cell.records())
 
