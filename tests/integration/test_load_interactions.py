@@ -91,6 +91,21 @@ async def test_nothing_of_an_interaction_is_meant_for_after_the_window() -> None
     assert all(len(calls) < 5 for calls in _by_interaction(outcome.records).values())
 
 
+async def test_no_call_is_sent_in_the_drain_of_a_window_that_ended_early() -> None:
+    """Once enough requests were measured, neither pauses nor answers lead to another call."""
+    async with FakeServer(Behaviour(ttft_s=0.1)) as server:
+        asked = tenant(arrival=ConstantArrivals(rate_per_s=40), interaction=_chain(5, 0.03))
+        timing = Timing(warmup_s=0, window_s=5, drain_s=5, requests=20)
+        outcome = await run([_load(server, asked, 5, None)], timing)
+    end_ns = outcome.report.window_ns[1]
+    assert end_ns < 5_000_000_000
+    pausing = [r for r in outcome.records if end_ns - 30_000_000 < (r.end_ns or 0) < end_ns]
+    waiting = [r for r in outcome.records if (r.end_ns or 0) > end_ns]
+    assert pausing
+    assert waiting
+    assert max(record.intended_ns for record in outcome.records) < end_ns
+
+
 async def test_a_failed_call_breaks_its_interaction_off() -> None:
     """What would have followed is not sent; other interactions go on."""
     outcome = await _open(Behaviour(kind=Kind.HTTP_500, after=4), _chain(2), window_s=1.0, rate=5)
