@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import select
 import ssl
 import time
 from collections import deque
@@ -88,7 +89,7 @@ class StreamTransport:
         oldest_s = time.monotonic() - KEEPALIVE_S
         while self._idle:
             connection = self._idle.pop()
-            if connection.usable and connection.idle_since_s > oldest_s:
+            if connection.idle_since_s > oldest_s and connection.usable and connection.quiet:
                 return connection
             connection.drop()
         return None
@@ -176,6 +177,20 @@ class _Connection(asyncio.BufferedProtocol):
     def usable(self) -> bool:
         """Whether a request can be sent."""
         return self._transport is not None and not self._transport.is_closing()
+
+    @property
+    def quiet(self) -> bool:
+        """Whether the kernel knows nothing of it that we do not: an end, a reset, more bytes.
+
+        A server may close after an answer without a word, and the loop learns it only in its next
+        turn. Of TLS nothing can be told so: its records are not all of them data.
+        """
+        assert self._transport is not None  # noqa: S101  (it is usable)
+        if self._transport.get_extra_info("sslcontext") is not None:
+            return True
+        poll = select.poll()
+        poll.register(self._transport.get_extra_info("socket"), select.POLLIN | select.POLLRDHUP)
+        return not poll.poll(0)
 
     async def exchange(self, head: bytes, body: bytes, receiver: Receiver) -> None:
         """Send a request and wait until its answer is complete.

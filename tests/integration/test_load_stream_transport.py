@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
+import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -122,6 +125,30 @@ async def test_a_server_that_closes_after_an_answer_is_asked_anew() -> None:
     async with server(saying(answer)) as (transport, clients):
         assert [(await post(transport)).body for _ in range(2)] == [b"end", b"end"]
         assert len(set(clients)) == 2
+
+
+async def test_a_connection_that_ended_unseen_carries_no_request() -> None:
+    """A server that closes after its answer, just before the next request, fails nobody."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        for _ in range(2):
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(1 << 16)
+                connection.sendall(WHOLE)
+
+    serving = threading.Thread(target=serve, daemon=True)
+    serving.start()
+    transport = StreamTransport(f"http://127.0.0.1:{listening.getsockname()[1]}")
+    try:
+        assert (await post(transport)).body == b"end"
+        time.sleep(0.05)  # noqa: ASYNC251  (the loop is not to see the end that comes meanwhile)
+        assert (await post(transport)).body == b"end"
+    finally:
+        await transport.close()
+        serving.join(5)
+        listening.close()
 
 
 async def test_a_reset_is_a_disconnect() -> None:
