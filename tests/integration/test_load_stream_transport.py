@@ -130,6 +130,7 @@ async def test_a_server_that_closes_after_an_answer_is_asked_anew() -> None:
 async def test_a_connection_that_ended_unseen_carries_no_request() -> None:
     """A server that closes after its answer, just before the next request, fails nobody."""
     listening = socket.create_server(("127.0.0.1", 0))
+    answered = threading.Event()
 
     def serve() -> None:
         for _ in range(2):
@@ -137,12 +138,14 @@ async def test_a_connection_that_ended_unseen_carries_no_request() -> None:
             with connection:
                 connection.recv(1 << 16)
                 connection.sendall(WHOLE)
+                answered.wait()
 
     serving = threading.Thread(target=serve, daemon=True)
     serving.start()
     transport = StreamTransport(f"http://127.0.0.1:{listening.getsockname()[1]}")
     try:
         assert (await post(transport)).body == b"end"
+        answered.set()
         time.sleep(0.05)  # noqa: ASYNC251  (the loop is not to see the end that comes meanwhile)
         assert (await post(transport)).body == b"end"
     finally:
