@@ -1,0 +1,71 @@
+"""Runs the real fairshare until it reaches a point, and kills itself there with SIGKILL.
+
+``python -m tests.chaos.doomed KIND WHEN NUMBER REAPER POINTS -- ARGUMENTS OF FAIRSHARE``
+
+``KIND`` is ``line`` (the lines of the journal) or ``tool`` (the driver tools it starts), ``WHEN``
+``before`` or ``after`` the ``NUMBER``-th of these, ``REAPER`` ``with`` or ``without``. The points
+passed are written to the file ``POINTS``, one a line, each before it is reached.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from fairshare.processes.journal import Journal
+from fairshare.sharing import tools
+from tests.chaos.stage import kill_reaper
+
+KIND, WHEN, NUMBER, REAPER, POINTS = sys.argv[1:6]
+passed = {"line": 0, "tool": 0}
+
+
+def point(kind: str, when: str, what: str) -> None:
+    """Note a point; die here if it is the one."""
+    if when == "before":
+        passed[kind] += 1
+        with Path(POINTS).open("a", encoding="utf-8") as file:
+            file.write(f"{kind} {what}\n")
+    if (kind, when, str(passed[kind])) == (KIND, WHEN, NUMBER):
+        if REAPER == "with":
+            kill_reaper(os.getpid())
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+write, start_tool = Journal._write, asyncio.create_subprocess_exec
+
+
+def write_or_die(self: Journal, **line: Any) -> None:
+    """Instead of the journal's way of writing a line."""
+    what = f"{line['kind']} {line.get('step', line.get('n', ''))}".strip()
+    point("line", "before", what)
+    write(self, **line)
+    point("line", "after", what)
+
+
+class Tools:
+    """Instead of asyncio where driver tools are run."""
+
+    def __getattr__(self, name: str) -> Any:
+        """All but one thing is asyncio's."""
+        return getattr(asyncio, name)
+
+    async def create_subprocess_exec(self, *argv: str, **options: Any) -> Any:
+        """Start a tool, or die before or after."""
+        point("tool", "before", " ".join(argv))
+        process = await start_tool(*argv, **options)
+        point("tool", "after", " ".join(argv))
+        return process
+
+
+if __name__ == "__main__":
+    Journal._write = write_or_die  # type: ignore[method-assign]
+    tools.asyncio = Tools()  # type: ignore[attr-defined]
+    from fairshare.cli.main import main
+
+    sys.argv = ["fairshare", *sys.argv[7:]]
+    main()
