@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from fairshare.analysis.model import Analysis, CellAnalysis
+from fairshare.analysis.model import Analysis, CellAnalysis, TenantMetrics
 from fairshare.analysis.stats import ENOUGH_FOR_P99, Interval, t_interval
 from fairshare.records import Mark, Mode, Provenance
 
@@ -29,7 +29,13 @@ HIGHER_IS_BETTER = {
 _SHARES = frozenset(
     {"slo_attainment", "slo_attainment_send", "completion_rate", "cached_share"}
     | {"jain", "jain_min", "jain_joint"}
+    | {"interaction_completion_rate", "interaction_completion_low", "interaction_completion_high"}
+    | {"wasted_share"}
 )
+
+
+_Figures = tuple[Mapping[str, float | int | None], Mapping[str, Interval]]
+"""Numbers of one run by name, and the intervals that it carries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,8 @@ class Row:
     few_for_p99: bool
     best: frozenset[str] = frozenset()
     """Metrics in which no other mode comes as good, intervals included."""
+    apps: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
+    """Metrics of interactions by application, where a tenant has several."""
 
     @property
     def mode_label(self) -> str:
@@ -128,21 +136,8 @@ def _rows(cells: list[CellAnalysis], order: list[str | None]) -> list[Row]:
 def _row(cells: list[CellAnalysis], tenant: str | None) -> Row:
     first = cells[0].result
     found = [(cell, row) for cell in cells for row in cell.rows() if row.tenant == tenant]
-    samples: dict[str, list[float]] = {}
-    within: dict[str, Interval] = {}
     errors: dict[str, int] = {}
-    for cell, row in found:
-        numbers = dict(row.values())
-        if tenant is None and cell.fairness is not None:
-            numbers |= cell.fairness.values()
-            if cell.fairness.interval is not None:
-                within["jain"] = cell.fairness.interval
-        for name, ratio in cell.slowdown.get(tenant or "", {}).items() if tenant else ():
-            numbers[f"slowdown_{name.removesuffix('_s')}"] = ratio
-        for name, value in numbers.items():
-            if value is not None:
-                samples.setdefault(name, []).append(float(value))
-        within |= row.intervals
+    for _, row in found:
         for kind, count in row.errors.items():
             errors[kind] = errors.get(kind, 0) + count
     return Row(
@@ -155,12 +150,44 @@ def _row(cells: list[CellAnalysis], tenant: str | None) -> Row:
         repetitions=len(found),
         marks=tuple(dict.fromkeys(mark for cell, _ in found for mark in cell.marks)),
         notes=tuple(dict.fromkeys(note for cell, _ in found for note in cell.result.notes)),
-        estimates={
-            name: _estimate(name, values, within.get(name)) for name, values in samples.items()
-        },
+        estimates=_estimates([_figures(cell, row) for cell, row in found]),
         errors=errors,
         few_for_p99=any(row.completed < ENOUGH_FOR_P99 for _, row in found),
+        apps=_apps([row for _, row in found]),
     )
+
+
+def _figures(cell: CellAnalysis, row: TenantMetrics) -> _Figures:
+    """All numbers of one tenant (or the total) in one cell, with their intervals."""
+    numbers, within = row.values(), dict(row.intervals)
+    if row.tenant is None and cell.fairness is not None:
+        numbers |= cell.fairness.values()
+        if cell.fairness.interval is not None:
+            within["jain"] = cell.fairness.interval
+    for name, ratio in cell.slowdown.get(row.tenant, {}).items() if row.tenant else ():
+        numbers[f"slowdown_{name.removesuffix('_s')}"] = ratio
+    return numbers, within
+
+
+def _apps(found: Sequence[TenantMetrics]) -> dict[str, dict[str, Estimate]]:
+    cells = [row.interactions.apps for row in found if row.interactions is not None]
+    return {
+        app: _estimates(
+            [(apps[app].values(), apps[app].intervals) for apps in cells if app in apps]
+        )
+        for app in sorted({app for apps in cells for app in apps})
+    }
+
+
+def _estimates(cells: Sequence[_Figures]) -> dict[str, Estimate]:
+    samples: dict[str, list[float]] = {}
+    intervals: dict[str, Interval] = {}
+    for numbers, within in cells:
+        intervals |= within
+        for name, value in numbers.items():
+            if value is not None:
+                samples.setdefault(name, []).append(float(value))
+    return {name: _estimate(name, values, intervals.get(name)) for name, values in samples.items()}
 
 
 def _estimate(name: str, values: list[float], within: Interval | None) -> Estimate:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -32,11 +32,17 @@ class Requests:
 
     What did not happen is NaN. ``error`` is an index into ``ERROR_KINDS``, -1 for a success.
     The chunks of request ``i`` are ``chunk_s[chunk_from[i]:chunk_from[i + 1]]``;
-    ``chunk_tokens`` adds up to the server's own count where it gave one.
+    ``chunk_tokens`` adds up to the server's own count where it gave one. Requests with equal
+    ``interaction`` are calls of the same one; -1 is none.
     """
 
     tenants: tuple[str, ...]
+    apps: tuple[str, ...]
     tenant: Ints  # index into tenants
+    app: Ints  # index into apps, -1 without one
+    interaction: Ints
+    call: Ints  # from 1; 0 outside of interactions
+    calls: Ints
     phase: Ints
     error: Ints
     intended_s: Floats
@@ -79,7 +85,7 @@ class Requests:
         columns = {
             field.name: getattr(self, field.name)[mask]
             for field in fields(self)
-            if field.name not in ("tenants", "chunk_from", "chunk_s", "chunk_tokens")
+            if field.name not in _NOT_PER_REQUEST
         }
         return replace(
             self,
@@ -92,16 +98,26 @@ class Requests:
 
 def columns(records: Iterable[RequestRecord], tenants: Sequence[str] = ()) -> Requests:
     """The columns of ``records``; ``tenants`` fixes the order and may name silent ones."""
-    names = {name: number for number, name in enumerate(tenants)}
-    whole = {name: array("q") for name in ("tenant", "phase", "error", "chunk_from")}
+    names, apps, interactions = _Numbers(), _Numbers(), _Numbers()
+    for name in tenants:
+        names.number(name)
+    whole = {name: array("q") for name in (*_WHOLE, "chunk_from")}
     whole["chunk_from"].append(0)
     floats = {name: array("d") for name in _SOURCES}
     chunk_ns, chunk_tokens = array("q"), array("q")
     nan = float("nan")
     for record in records:
-        whole["tenant"].append(names.setdefault(record.tenant, len(names)))
-        whole["phase"].append(_PHASES[record.phase])
-        whole["error"].append(_ERRORS[record.error])
+        place = _place(record)
+        numbers = (
+            names.number(record.tenant),
+            apps.number(record.app),
+            interactions.number(place and (record.tenant, record.interaction)),
+            *(place or (0, 0)),
+            _PHASES[record.phase],
+            _ERRORS[record.error],
+        )
+        for name, number in zip(_WHOLE, numbers, strict=True):
+            whole[name].append(number)
         for name, source in _SOURCES.items():
             value = getattr(record, source)
             floats[name].append(nan if value is None else value)
@@ -114,7 +130,8 @@ def columns(records: Iterable[RequestRecord], tenants: Sequence[str] = ()) -> Re
         if name.endswith("_s"):
             made[name] /= NS_PER_S
     return Requests(
-        tenants=tuple(names),
+        tenants=tuple(map(str, names)),
+        apps=tuple(map(str, apps)),
         chunk_s=np.array(chunk_ns, np.int64) / NS_PER_S,
         chunk_tokens=_exact_tokens(
             np.array(chunk_tokens, np.float64), made["chunk_from"], made["output_tokens"]
@@ -123,6 +140,8 @@ def columns(records: Iterable[RequestRecord], tenants: Sequence[str] = ()) -> Re
     )
 
 
+_NOT_PER_REQUEST = frozenset({"tenants", "apps", "chunk_from", "chunk_s", "chunk_tokens"})
+_WHOLE = ("tenant", "app", "interaction", "call", "calls", "phase", "error")
 _SOURCES = {
     "intended_s": "intended_ns",
     "sent_s": "sent_ns",
@@ -132,6 +151,21 @@ _SOURCES = {
     "cached_tokens": "cached_tokens",
     "output_tokens": "output_tokens",
 }
+
+
+class _Numbers(dict[Hashable, int]):
+    """Numbers for names, in the order in which they come."""
+
+    def number(self, name: Hashable | None) -> int:
+        """The number of ``name``, a new one at first; -1 of None."""
+        return -1 if name is None else self.setdefault(name, len(self))
+
+
+def _place(record: RequestRecord) -> tuple[int, int] | None:
+    """Which call of how many of its interaction a request is."""
+    if record.interaction is None or record.call is None or record.calls is None:
+        return None
+    return record.call, record.calls
 
 
 def _exact_tokens(chunk_tokens: Floats, chunk_from: Ints, output_tokens: Floats) -> Floats:

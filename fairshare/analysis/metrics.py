@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 
 from fairshare.analysis.arrays import ERROR_KINDS, Floats, Mask, Requests, sum_between
+from fairshare.analysis.interactions import interactions
 from fairshare.analysis.model import CURVE, LATENCIES, VIEWS, Latency, TenantMetrics
 from fairshare.analysis.stats import (
     Interval,
-    mean,
-    percentile,
     percentile_intervals,
     series_interval,
     wilson,
@@ -134,6 +133,7 @@ def _metrics(
     slo = _Slo.of(measured, open_loop, slos)
     samples = latencies(successes, open_loop)
     chunks = len(successes.chunk_s)
+    chained = interactions(requests)
     return TenantMetrics(
         tenant=name,
         requests=len(measured),
@@ -143,20 +143,17 @@ def _metrics(
         output_tokens_per_s=rates["output"],
         total_tokens_per_s=rates["output"] + rates["prompt"],
         requests_per_s=rates["ended"],
-        latency={kind: _latency(values) for kind, values in samples.items()},
+        latency={kind: Latency.of(values) for kind, values in samples.items()},
         slo_attainment=_share(slo.met, slo.asked),
         slo_attainment_send=_share(slo.met_from_send, slo.asked),
         goodput_per_s=slo.met / length if slo.configured else None,
         cached_share=_cached_share(successes),
         tokens_per_chunk=float(successes.chunk_tokens.sum()) / chunks if chunks else None,
-        intervals=_intervals(samples, events, window, slo),
+        intervals=_intervals(samples, events, window, slo)
+        | dict(chained.intervals if chained else {}),
         curves={kind: _curve(samples[kind]) for kind in ("ttft", "e2e") if len(samples[kind])},
+        interactions=chained,
     )
-
-
-def _latency(values: Floats) -> Latency:
-    p50, p95, p99 = (percentile(values, percent) for percent in (50, 95, 99))
-    return Latency(len(values), mean(values), p50, p95, p99)
 
 
 def _curve(values: Floats) -> tuple[float, ...]:

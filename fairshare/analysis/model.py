@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
-from fairshare.analysis.stats import Interval
+from fairshare.analysis.arrays import Floats
+from fairshare.analysis.stats import Interval, mean, percentile
 from fairshare.records import CellResult, CellStatus, Mark
 
 LATENCIES = ("ttft", "tpot", "itl", "e2e")
@@ -15,17 +17,81 @@ VIEWS = ("ttft_send", "ttft_schedule", "e2e_send", "e2e_schedule")
 """The same from one fixed starting point, whatever the tenant."""
 CURVE = tuple(number / 200 for number in range(201))
 STATS = ("mean", "p50", "p95", "p99")
+INTERACTION_TIMES = (
+    "interaction_e2e",
+    "interaction_e2e_send",
+    "interaction_wait",
+    "interaction_think",
+)
+"""Of completed interactions: whole, whole from its sending, without pauses, the pauses."""
 
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """One latency over the successes of the measured phase, in seconds; None without values."""
+    """One latency over successes of the measured phase, in seconds; None without values."""
 
     n: int
     mean: float | None
     p50: float | None
     p95: float | None
     p99: float | None
+
+    @classmethod
+    def of(cls, values: Floats) -> Self:
+        """The latency whose values in seconds these are."""
+        p50, p95, p99 = (percentile(values, percent) for percent in (50, 95, 99))
+        return cls(len(values), mean(values), p50, p95, p99)
+
+
+@dataclass(frozen=True, slots=True)
+class Interactions:
+    """What became of the interactions begun in the measured window. See docs/metrics.md."""
+
+    begun: int
+    completed: int
+    failed: int
+    broken: int
+    """Those of ``failed`` that failed half-way: after at least one answer."""
+    cut: int
+    unfinished: int
+    """Those of ``cut`` of which a call was still running when the drain ended."""
+    completion_rate: float | None
+    completion_low: float | None
+    completion_high: float | None
+    """The rate if all that were cut had failed, and if all had been completed."""
+    calls_mean: float | None
+    calls_sent_mean: float | None
+    tokens: int
+    wasted_tokens: int
+    cut_tokens: int
+    wasted_share: float | None
+    latency: Mapping[str, Latency]
+    intervals: Mapping[str, Interval]
+    apps: Mapping[str, Interactions] = field(default_factory=dict)
+    """The same by application, where a tenant has several."""
+
+    def values(self) -> dict[str, float | int | None]:
+        """Every number by its flat name, as in ``summary.csv``."""
+        flat: dict[str, float | int | None] = {
+            "interactions": self.begun,
+            "interactions_completed": self.completed,
+            "interactions_failed": self.failed,
+            "interactions_broken": self.broken,
+            "interactions_cut": self.cut,
+            "interactions_unfinished": self.unfinished,
+            "interaction_completion_rate": self.completion_rate,
+            "interaction_completion_low": self.completion_low,
+            "interaction_completion_high": self.completion_high,
+            "interaction_calls_mean": self.calls_mean,
+            "interaction_calls_sent_mean": self.calls_sent_mean,
+            "interaction_tokens": self.tokens,
+            "wasted_tokens": self.wasted_tokens,
+            "cut_tokens": self.cut_tokens,
+            "wasted_share": self.wasted_share,
+        }
+        for name in INTERACTION_TIMES:
+            flat |= {f"{name}_{stat}_s": getattr(self.latency[name], stat) for stat in STATS}
+        return flat
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +116,8 @@ class TenantMetrics:
     """Within-run 95 % intervals by metric name."""
     curves: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """Quantiles of TTFT and E2E at ``CURVE`` probabilities: what their ECDFs are drawn from."""
+    interactions: Interactions | None = None
+    """None where no request belongs to an interaction."""
 
     def values(self) -> dict[str, float | int | None]:
         """Every number by its flat name, as in ``summary.csv``."""
@@ -71,7 +139,7 @@ class TenantMetrics:
             latency = self.latency[name]
             flat |= {f"{name}_{stat}_s": getattr(latency, stat) for stat in STATS}
             flat[f"{name}_n"] = latency.n
-        return flat
+        return flat | (self.interactions.values() if self.interactions else {})
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from fairshare.analysis.aggregate import Row, Setting, rows
 from fairshare.analysis.analyze import analyze
 from fairshare.analysis.model import Analysis, CellAnalysis, Drawn, Outcome
 from fairshare.analysis.summary import summary_csv, summary_json
-from fairshare.analysis.table import Table, tables, visible
+from fairshare.analysis.table import Table, interaction_tables, tables, visible
 from fairshare.analysis.verdict import Finding, findings
 from fairshare.records import CellStatus
 from fairshare.results import ResultStore, layout
@@ -24,6 +24,8 @@ class BuiltAnalysis:
     rows: tuple[Row, ...]
     tables: tuple[Table, ...]
     """One per setting, ready to print."""
+    interactions: tuple[Table, ...]
+    """One per setting in which there are interactions."""
     findings: tuple[tuple[Setting, list[Finding]], ...]
     """Which mode for which goal, per setting."""
     outcomes: tuple[Outcome, ...]
@@ -67,7 +69,7 @@ def build_analysis(directory: Path, *, figures: bool, html: bool) -> BuiltAnalys
         folder.mkdir(exist_ok=True)
     write_atomic(folder / layout.SUMMARY_CSV, summary_csv(analysis))
     write_atomic(folder / layout.SUMMARY_JSON, summary_json(analysis, made))
-    answer, found = tables(made), findings(made)
+    answer, chained, found = tables(made), interaction_tables(made), findings(made)
     drawn: list[Drawn] = []
     if figures:
         from fairshare.analysis.plots import draw  # noqa: PLC0415  (pandas and matplotlib)
@@ -80,13 +82,20 @@ def build_analysis(directory: Path, *, figures: bool, html: bool) -> BuiltAnalys
 
         report = folder / layout.REPORT
         page = render(
-            store, analysis, tables=answer, findings=found, outcomes=outcomes, figures=drawn
+            store,
+            analysis,
+            tables=answer,
+            interactions=chained,
+            findings=found,
+            outcomes=outcomes,
+            figures=drawn,
         )
         write_atomic(report, page.encode("utf-8", "replace"))
     return BuiltAnalysis(
         analysis=analysis,
         rows=tuple(made),
         tables=tuple(answer),
+        interactions=tuple(chained),
         findings=tuple(found),
         outcomes=tuple(outcomes),
         summary_csv=folder / layout.SUMMARY_CSV,

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import orjson
 
-from fairshare.analysis.aggregate import Row
+from fairshare.analysis.aggregate import Estimate, Row
 from fairshare.analysis.model import Analysis, CellAnalysis, TenantMetrics
 from fairshare.analysis.slowdown import METRICS
-from fairshare.analysis.stats import CONFIDENCE
+from fairshare.analysis.stats import CONFIDENCE, Interval
 
 FORMAT_VERSION = 1
 _SPREADSHEET_FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -34,6 +34,15 @@ DEFINITIONS = {
     "any stretch of windows in which both were backlogged",
     "slowdown": "latency when sharing / latency of the same tenant alone (exclusive), "
     "same repetition",
+    "interactions": "begun in the window: their first call was meant for it; completed: every call "
+    "answered; failed: a call failed (broken: not the first one); cut: neither, for the window or "
+    "the drain (unfinished) ended first; interaction_completion_rate = completed / (completed + "
+    "failed), low and high if all that were cut had failed and if none had",
+    "interaction_e2e": "completed interactions: end of the last call - intended time of the first, "
+    "pauses included; _send from the first sending; interaction_think the pauses, interaction_wait "
+    "the rest",
+    "wasted_tokens": "prompt and output tokens of all calls of failed interactions; wasted_share: "
+    "over those of completed and failed ones; cut_tokens: of those that were cut",
     "percentile": "linear interpolation between order statistics",
     "interval": "95 %: across repetitions Student's t; within one run order statistics and "
     "a circular block bootstrap (latency), batch means (rates, jain), Wilson (attainment)",
@@ -41,11 +50,15 @@ DEFINITIONS = {
 
 
 def summary_csv(analysis: Analysis) -> bytes:
-    """One line per cell and tenant, and one per cell for the total (``row`` tells which)."""
+    """One line per cell and tenant, one per cell for the total, and one per application.
+
+    ``row`` tells which; applications have lines where a tenant's interactions are of several.
+    """
     lines: list[dict[str, Any]] = []
     for cell in analysis.cells:
         found = cell.rows()
         lines += [_line(cell, metrics) for metrics in found] if found else [_line(cell, None)]
+        lines += [line for metrics in found for line in _app_lines(cell, metrics)]
     names = list(dict.fromkeys(name for line in lines for name in line)) or ["cell"]
     text = io.StringIO()
     writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
@@ -92,10 +105,13 @@ def _identity(cell: CellAnalysis) -> dict[str, Any]:
     }
 
 
-def _line(cell: CellAnalysis, metrics: TenantMetrics | None) -> dict[str, Any]:
+def _flat_identity(cell: CellAnalysis) -> dict[str, Any]:
     line = _identity(cell)
-    line["marks"] = "; ".join(line["marks"])
-    line["notes"] = "; ".join(line["notes"])
+    return line | {name: "; ".join(line[name]) for name in ("marks", "notes")}
+
+
+def _line(cell: CellAnalysis, metrics: TenantMetrics | None) -> dict[str, Any]:
+    line = _flat_identity(cell)
     if metrics is None:
         return line | {"row": "cell", "tenant": None}
     total = metrics.tenant is None
@@ -107,6 +123,14 @@ def _line(cell: CellAnalysis, metrics: TenantMetrics | None) -> dict[str, Any]:
     ratios = cell.slowdown.get(metrics.tenant, {}) if metrics.tenant is not None else {}
     line |= {f"slowdown_{n.removesuffix('_s')}": ratios[n] for n in METRICS if n in ratios}
     return line
+
+
+def _app_lines(cell: CellAnalysis, metrics: TenantMetrics) -> list[dict[str, Any]]:
+    apps = metrics.interactions.apps if metrics.interactions is not None else {}
+    return [
+        _flat_identity(cell) | {"row": "app", "tenant": metrics.tenant, "app": app} | found.values()
+        for app, found in apps.items()
+    ]
 
 
 def _csv_value(value: Any) -> Any:
@@ -129,15 +153,26 @@ def _cell(cell: CellAnalysis) -> dict[str, Any]:
 
 
 def _metrics(metrics: TenantMetrics) -> dict[str, Any]:
-    return {
+    made = {
         "tenant": metrics.tenant,
         **metrics.values(),
         "errors_by_kind": dict(metrics.errors),
-        "intervals": {name: asdict(interval) for name, interval in metrics.intervals.items()},
+        "intervals": _intervals(metrics.intervals),
     }
+    if metrics.interactions is not None and metrics.interactions.apps:
+        made["apps"] = {
+            app: {**found.values(), "intervals": _intervals(found.intervals)}
+            for app, found in metrics.interactions.apps.items()
+        }
+    return made
+
+
+def _intervals(intervals: Mapping[str, Interval]) -> dict[str, Any]:
+    return {name: asdict(interval) for name, interval in intervals.items()}
 
 
 def _comparison(row: Row) -> dict[str, Any]:
+    apps = {app: _sorted(found) for app, found in row.apps.items()}
     return {
         "scenario": row.setting.scenario,
         "load_scale": row.setting.load_scale,
@@ -151,5 +186,9 @@ def _comparison(row: Row) -> dict[str, Any]:
         "notes": list(row.notes),
         "repetitions": row.repetitions,
         "best": sorted(row.best),
-        "metrics": {name: asdict(estimate) for name, estimate in sorted(row.estimates.items())},
-    }
+        "metrics": _sorted(row.estimates),
+    } | ({"apps": apps} if apps else {})
+
+
+def _sorted(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
+    return {name: asdict(estimate) for name, estimate in sorted(estimates.items())}

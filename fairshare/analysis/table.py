@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from fairshare.analysis.aggregate import Estimate, Row, Setting, settings
+from fairshare.analysis.stats import ENOUGH_FOR_P99
 from fairshare.records import Mode
 
 TOTAL = "all"
@@ -83,6 +84,11 @@ def format_number(value: float) -> str:
     return _digits(value)
 
 
+def format_count(value: float) -> str:
+    """A whole number in full; the mean of several with three digits that count."""
+    return f"{value:,.0f}" if value.is_integer() else _digits(value)
+
+
 def format_percent(value: float) -> str:
     """``0.987`` as ``98.7 %``; 100 % only where it is."""
     text = f"{value * 100:.1f}"
@@ -115,6 +121,22 @@ COLUMNS = (
     Column("vs alone", "slowdown_e2e_p99", format_ratio, "E2E P99 over that of the tenant alone"),
 )
 _OPTIONAL = ("slo_attainment", "jain", "slowdown_e2e_p99")
+INTERACTION_COLUMNS = (
+    Column("begun", "interactions", format_count, "first call meant for the window"),
+    Column("whole", "interactions_completed", format_count, "every call answered"),
+    Column("failed", "interactions_failed", format_count, "a call failed"),
+    Column("half-way", "interactions_broken", format_count, "of the failed: not at the first call"),
+    Column("cut", "interactions_cut", format_count, "neither: the window or the drain ended"),
+    Column("completion", "interaction_completion_rate", format_percent, "whole / (whole + failed)"),
+    Column("E2E P50", "interaction_e2e_p50_s", format_seconds, "whole interaction, median"),
+    Column(
+        "E2E P99", "interaction_e2e_p99_s", format_seconds, "whole interaction, 99th percentile"
+    ),
+    Column("pauses", "interaction_think_mean_s", format_seconds, "think times of one, mean"),
+    Column("calls", "interaction_calls_mean", format_count, "calls of an interaction, mean"),
+    Column("wasted tok", "wasted_tokens", format_count, "prompt and output, of failed ones"),
+    Column("wasted", "wasted_share", format_percent, "of the tokens of whole and failed ones"),
+)
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
@@ -123,6 +145,39 @@ def tables(rows: Sequence[Row]) -> list[Table]:
         _table(setting, [row for row in rows if row.setting == setting])
         for setting in settings(rows)
     ]
+
+
+def interaction_tables(rows: Sequence[Row]) -> list[Table]:
+    """One table per setting in which there are interactions.
+
+    Where a tenant's are of several applications, each has a line among those of all tenants.
+    """
+    chained = [row for row in rows if "interactions" in row.estimates]
+    return [
+        Table(
+            f"{visible(setting.label)}: interactions",
+            INTERACTION_COLUMNS,
+            tuple(line for row in chained if row.setting == setting for line in _chained(row)),
+        )
+        for setting in settings(chained)
+    ]
+
+
+def _chained(row: Row) -> list[TableRow]:
+    of_apps = row.apps.items() if row.tenant is None else ()
+    return [
+        *(
+            replace(_chained_row(row, found), tenant=f"{TOTAL}: {visible(app)}", total=False)
+            for app, found in of_apps
+        ),
+        _chained_row(row, row.estimates),
+    ]
+
+
+def _chained_row(row: Row, estimates: Mapping[str, Estimate]) -> TableRow:
+    few = estimates["interactions_completed"].value < ENOUGH_FOR_P99
+    figures = tuple(_figure(estimates, column, few=few) for column in INTERACTION_COLUMNS)
+    return replace(_row(row, ()), figures=figures)
 
 
 def _table(setting: Setting, rows: Sequence[Row]) -> Table:
@@ -140,7 +195,9 @@ def _row(row: Row, columns: Sequence[Column]) -> TableRow:
         tenant=TOTAL if row.tenant is None else visible(row.tenant),
         total=row.tenant is None,
         baseline=row.mode is Mode.EXCLUSIVE,
-        figures=tuple(_figure(row, column) for column in columns),
+        figures=tuple(
+            _figure(row.estimates, column, best=row.best, few=row.few_for_p99) for column in columns
+        ),
         provenance=row.provenance.value,
         marks=tuple(mark.value for mark in row.marks),
         notes=tuple(visible(note) for note in row.notes),
@@ -149,15 +206,21 @@ def _row(row: Row, columns: Sequence[Column]) -> TableRow:
     )
 
 
-def _figure(row: Row, column: Column) -> TableCell:
-    estimate = row.estimates.get(column.metric)
+def _figure(
+    estimates: Mapping[str, Estimate],
+    column: Column,
+    *,
+    best: frozenset[str] = frozenset(),
+    few: bool,
+) -> TableCell:
+    estimate = estimates.get(column.metric)
     if estimate is None:
         return TableCell(ABSENT)
     return TableCell(
         text=column.form(estimate.value),
         interval=_interval(estimate, column),
-        best=column.metric in row.best,
-        few=row.few_for_p99 and "p99" in column.metric,
+        best=column.metric in best,
+        few=few and "p99" in column.metric,
     )
 
 

@@ -28,7 +28,7 @@ def show_analysis(built: BuiltAnalysis) -> None:
     if not console.is_terminal:  # a file or a pipe: nothing is gained by squeezing
         console = Console(highlight=False, width=_PIPE_WIDTH)
     left_out: set[str] = set()
-    for table in built.tables:
+    for table in (*built.tables, *built.interactions):
         hidden: list[str] = []
         while _width(console, table, hidden) > console.width and len(hidden) < len(_DISPENSABLE):
             hidden.append(_DISPENSABLE[len(hidden)])
@@ -60,7 +60,8 @@ def _rich(table: AnalysisTable, hidden: list[str]) -> Table:
 
 def _show_reservations(console: Console, built: BuiltAnalysis) -> None:
     """What must be known before a figure is believed, once."""
-    rows = [row for table in built.tables for row in table.rows]
+    tables = (*built.tables, *built.interactions)
+    rows = [row for table in tables for row in table.rows]
     for provenance in dict.fromkeys(row.provenance for row in rows):
         modes = dict.fromkeys(row.mode for row in rows if row.provenance == provenance)
         console.print(Text(f"{', '.join(modes)}: {provenance}"))
