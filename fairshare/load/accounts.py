@@ -8,6 +8,7 @@ from typing import Any
 from fairshare.load.load import DriveReport
 
 _LAGS = ("loop_lag_ms", "schedule_lag_ms")
+_FRACTIONS = ("cpu_fraction", "cpu_wait_fraction")
 
 
 def merged(reports: Sequence[DriveReport]) -> DriveReport:
@@ -29,7 +30,7 @@ def merged(reports: Sequence[DriveReport]) -> DriveReport:
         client={
             **_union(clients),
             **{name: _worst([client[name] for client in clients]) for name in _LAGS},
-            "cpu_fraction": max((c["cpu_fraction"] or 0.0) for c in clients),
+            **{name: max((c[name] or 0.0) for c in clients) for name in _FRACTIONS},
             "client_limited": any(client["client_limited"] for client in clients),
             "reasons": [
                 f"process {number}: {reason}"

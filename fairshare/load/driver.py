@@ -50,7 +50,7 @@ async def drive(
         Exception: whatever ``sink`` raised, after everything was stopped.
     """
     allow_many_connections()
-    check = SelfCheck({load.tenant.name: load.concurrency for load in loads})
+    check = SelfCheck({load.tenant.name: load.concurrency for load in loads}, transport)
     flights = Flights(sink, check)
     async with AsyncExitStack() as stack:
         transports = _transports(loads, transport, stack)

@@ -62,6 +62,7 @@ class Flights:
             calls=turn.calls,
         )
         scheduled = request.intended_ns is not None
+        self._check.launched(target.tenant)
         coroutine = perform(lane, request, record, self.origin_ns)
         task = asyncio.get_running_loop().create_task(coroutine)
         self.active.add(task)

@@ -45,6 +45,7 @@ TELEMETRY_INTERVAL_S = 0.5
 PROBE_TIMEOUT_S = 20.0
 _SILENT = (ErrorKind.UNFINISHED, ErrorKind.STALLED, ErrorKind.TIMEOUT)
 _ERROR_TEXTS = 3  # distinct error texts quoted when a tenant got no answer at all
+_CLIENT_REASONS = 2  # of why the client was in the way; cell.json has all
 
 
 @dataclass(slots=True)
@@ -165,6 +166,7 @@ async def run_cell(cell: PlannedCell, context: CellContext, writer: CellWriter) 
     if result.status is CellStatus.OK:
         _note_unheard(result, account)
     _note_foreign(result, watch)
+    _note_client(result)
     return result
 
 
@@ -183,6 +185,16 @@ def _note_foreign(result: CellResult, watch: ForeignWatch) -> None:
         result.marks.append(Mark.CONTAMINATED)
         others = f"others computed on the GPU in the window: {', '.join(watch.found.values())}"
         result.reason = f"{result.reason}; {others}" if result.reason else others
+
+
+def _note_client(result: CellResult) -> None:
+    """Say beside the figures why they may be the client's own, and what helps."""
+    if Mark.CLIENT_LIMITED in result.marks:
+        reasons = result.client["reasons"]
+        more = f"; and {len(reasons) - _CLIENT_REASONS} more" * (len(reasons) > _CLIENT_REASONS)
+        result.notes.append(
+            f"{Mark.CLIENT_LIMITED.value}: {'; '.join(reasons[:_CLIENT_REASONS])}{more}"
+        )
 
 
 async def _measure(

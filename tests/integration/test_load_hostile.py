@@ -307,7 +307,7 @@ BAD: dict[str, tuple[Script, ErrorKind]] = {
 FEW = Timing(warmup_s=0, window_s=20, drain_s=5, requests=2)
 
 
-@pytest.fixture(params=list(TransportKind), autouse=True)
+@pytest.fixture(params=[TransportKind.STREAM, TransportKind.AIOHTTP], autouse=True)
 def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> TransportKind:
     """Each test, over each transport."""
     monkeypatch.setattr(BENCH, "transport", request.param)

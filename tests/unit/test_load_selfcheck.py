@@ -9,7 +9,7 @@ import pytest
 
 from fairshare.load import selfcheck
 from fairshare.load.selfcheck import SelfCheck
-from fairshare.records import Phase, RequestRecord
+from fairshare.records import Phase, RequestRecord, TransportKind
 
 MS = 1_000_000
 
@@ -43,7 +43,8 @@ async def test_concurrency_is_weighted_by_time_within_the_window() -> None:
     check.end(200 * MS)
     check.add(record(150, 150, 900), scheduled=False)
     report = check.report()
-    assert report["concurrency"]["a"] == {"requested": 2, "achieved": pytest.approx(2.0)}
+    achieved = report["concurrency"]["a"]
+    assert (achieved["requested"], achieved["achieved"]) == (2, pytest.approx(2.0))
     assert not any("concurrency" in reason for reason in report["reasons"])
 
 
@@ -73,6 +74,99 @@ async def test_late_open_loop_sends_are_measured_and_flagged() -> None:
     assert report["client_limited"]
     assert any("sends were late by 30.0 ms" in reason for reason in report["reasons"])
     assert report["concurrency"]["a"]["requested"] is None
+
+
+async def test_the_most_in_flight_is_that_of_the_window() -> None:
+    """What is still in flight when the window opens counts, what was before it does not."""
+    check = SelfCheck({"a": 9})
+    for _ in range(4):
+        check.launched("a")
+    check.add(record(0, 0, 50), scheduled=False)
+    check.begin(100 * MS)
+    assert check.report()["concurrency"]["a"]["peak"] is None
+    check.launched("a")
+    check.add(record(0, 0, 150), scheduled=False)
+    check.launched("a")
+    check.end(200 * MS)
+    check.launched("a")
+    assert check.report()["concurrency"]["a"]["peak"] == 4
+
+
+async def test_rates_are_of_what_was_due_and_sent_in_the_window() -> None:
+    """Requests meant for the window, and those sent in it, per second of it."""
+    check = SelfCheck({"a": None, "b": 1})
+    check.begin(1000 * MS)
+    check.end(1500 * MS)
+    for intended, sent in ((990, 1001), (1100, 1100), (1200, 1201), (1499, 1501)):
+        check.add(record(intended, sent, sent + 5), scheduled=True)
+    rates = check.report()["request_rate_per_s"]
+    assert rates["a"] == {"requested": pytest.approx(6), "achieved": pytest.approx(6)}
+    assert rates["b"] == {"requested": None, "achieved": 0}
+
+
+async def test_a_rate_that_was_not_reached_is_our_fault() -> None:
+    """Sends that slip out of the window because they are late leave another rate than asked for."""
+    check = SelfCheck({"a": None})
+    check.begin(0)
+    check.end(100 * MS)
+    for number in range(10):
+        check.add(record(number * 10, number * 20, 500), scheduled=True)
+    report = check.report()
+    assert report["request_rate_per_s"]["a"] == {"requested": 100, "achieved": 50}
+    assert any("a had 50% of its request rate" in reason for reason in report["reasons"])
+
+
+async def test_one_request_at_the_windows_end_is_no_shortage() -> None:
+    """A rate is short by lateness, not by where the window cuts."""
+    check = SelfCheck({"a": None})
+    check.begin(0)
+    check.end(100 * MS)
+    check.add(record(99, 101, 200), scheduled=True)
+    assert check.report()["reasons"] == []
+
+
+@pytest.mark.parametrize(
+    ("tenants", "transport", "helps"),
+    [
+        ("ab", TransportKind.STREAM, "--load-processes"),
+        ("ab", TransportKind.AIOHTTP, "--transport stream"),
+        ("a", TransportKind.STREAM, "two tenants"),
+    ],
+)
+async def test_every_reason_ends_in_what_helps(
+    tenants: str, transport: TransportKind, helps: str
+) -> None:
+    """Whoever reads that the client was in the way reads what to change."""
+    check = SelfCheck(dict.fromkeys(tenants), transport)
+    check.begin(0)
+    check.end(100 * MS)
+    for number in range(10):
+        check.add(record(number * 10, number * 20, 500), scheduled=True)
+    reasons = check.report()["reasons"]
+    assert len(reasons) >= 2
+    assert all(helps in reason and reason.endswith(")") for reason in reasons)
+
+
+async def test_tokens_that_differ_from_usage_are_counted() -> None:
+    """Counted tokens stand beside the server's own, and so do chunks without a token."""
+    check = SelfCheck({"a": 1})
+    for counted, usage, phase in (
+        ([1, 1, 1], 3, Phase.MEASURE),
+        ([1, 2], 4, Phase.MEASURE),
+        ([9], 1, Phase.WARMUP),
+    ):
+        one = record(0, 0, 5, phase)
+        one.chunk_tokens, one.output_tokens, one.empty_chunks = counted, usage, 2
+        check.add(one, scheduled=False)
+    whole = record(0, 0, 5)
+    whole.output_tokens = 7
+    check.add(whole, scheduled=False)
+    assert check.report()["tokens"]["a"] == {
+        "counted": 6,
+        "usage": 7,
+        "differing_requests": 1,
+        "empty_chunks": 4,
+    }
 
 
 async def test_blocked_event_loop_is_seen() -> None:
@@ -142,7 +236,9 @@ async def test_nothing_watched_gives_absent_values() -> None:
     report = SelfCheck({"a": 1}).report()
     assert report["loop_lag_ms"] == {"p50": None, "p99": None, "max": None}
     assert report["cpu_fraction"] is None
-    assert report["concurrency"]["a"] == {"requested": 1, "achieved": None}
+    assert report["cpu_wait_fraction"] is None
+    assert report["concurrency"]["a"] == {"requested": 1, "achieved": None, "peak": None}
+    assert report["request_rate_per_s"]["a"] == {"requested": None, "achieved": None}
     assert report["client_limited"] is False
 
 
