@@ -98,9 +98,15 @@ class Stage(Workplace):
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         return [orjson.loads(line) for line in lines if line.endswith(b"\n")]
 
-    def wait_event(self, run: subprocess.Popen[bytes], event: str, count: int = 1) -> None:
+    def wait_event(
+        self,
+        run: subprocess.Popen[bytes],
+        event: str,
+        count: int = 1,
+        patience_s: float = _PATIENCE_S,
+    ) -> None:
         """Return when the run has told of an event so many times."""
-        deadline_s = time.monotonic() + _PATIENCE_S
+        deadline_s = time.monotonic() + patience_s
         while sum(each["event"] == event for each in self.events()) < count:
             assert run.poll() is None, f"the run ended before {event}:\n{self.output}"
             assert time.monotonic() < deadline_s, f"no {event}:\n{self.output}"
