@@ -84,7 +84,7 @@ def _begun(requests: Requests) -> _Begun | None:
         think_s=np.add.reduceat(pause_s, first),
         tokens=np.add.reduceat(_tokens(requests)[order], first),
     )
-    return begun.select(requests.measured[order][first] & (requests.call[order][first] == 1))
+    return begun.select(requests.measured[order][first])
 
 
 def _tokens(requests: Requests) -> Floats:
