@@ -88,6 +88,7 @@ class Flights:
         on_done: Callable[[RequestRecord], None] | None,
     ) -> None:
         self.active.discard(task)
+        self._check.landed(record.tenant)
         if record.end_ns is None:  # it was cancelled before its first step
             record.end_ns = time.monotonic_ns() - self.origin_ns
             record.error, record.error_text = ErrorKind.UNFINISHED, UNFINISHED_TEXT

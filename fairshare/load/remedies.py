@@ -16,7 +16,7 @@ def remedy(
     ``used_fraction`` and ``waited_fraction`` are of the time watched, on a core and ready without
     one; ``tenants`` is how many this process drove.
     """
-    if waited_fraction > max(MIN_WAITED_FRACTION, used_fraction / 2):
+    if waited_fraction > max(MIN_WAITED_FRACTION, used_fraction):
         return (
             f"it waited for a core {waited_fraction:.0%} of the time: leave one free for it, with "
             "fewer tenants or less other work on this machine"

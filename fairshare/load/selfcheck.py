@@ -87,16 +87,19 @@ class SelfCheck:
             self._handle.cancel()
 
     def launched(self, tenant: str) -> None:
-        """A request is in flight from now on, until it is added."""
+        """A request is in flight from now on."""
         share = self._shares[tenant]
         share.flying += 1
         if self._span is not None and self._span[1] is None:
             share.peak = max(share.peak, share.flying)
 
+    def landed(self, tenant: str) -> None:
+        """A request is in flight no more."""
+        self._shares[tenant].flying -= 1
+
     def add(self, record: RequestRecord, *, scheduled: bool) -> None:
         """Account for a complete record; ``scheduled`` says that it was an open-loop request."""
         share = self._shares[record.tenant]
-        share.flying -= 1
         share.tokens.add(record)
         share.due += self._watched(record.intended_ns)
         share.sent += self._watched(record.sent_ns)

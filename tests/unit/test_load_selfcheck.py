@@ -81,11 +81,11 @@ async def test_the_most_in_flight_is_that_of_the_window() -> None:
     check = SelfCheck({"a": 9})
     for _ in range(4):
         check.launched("a")
-    check.add(record(0, 0, 50), scheduled=False)
+    check.landed("a")
     check.begin(100 * MS)
     assert check.report()["concurrency"]["a"]["peak"] is None
     check.launched("a")
-    check.add(record(0, 0, 150), scheduled=False)
+    check.landed("a")
     check.launched("a")
     check.end(200 * MS)
     check.launched("a")
