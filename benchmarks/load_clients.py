@@ -166,7 +166,7 @@ def run_bare(port: int, concurrency: int, seconds: float) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("client", choices=["bare", *TransportKind])
+    parser.add_argument("client", choices=["bare", TransportKind.STREAM, TransportKind.AIOHTTP])
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--concurrency", type=int, required=True)
     parser.add_argument("--seconds", type=float, required=True)

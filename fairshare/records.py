@@ -28,6 +28,7 @@ class TransportKind(StrEnum):
 
     STREAM = "stream"  # sockets with a reader of our own: the more exact one (benchmarks/README.md)
     AIOHTTP = "aiohttp"  # a second opinion, by another implementation of HTTP
+    IN_PROCESS = "in-process"  # no HTTP: a socket of the engine's own process, and its own clock
 
 
 class Provenance(StrEnum):

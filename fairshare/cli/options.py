@@ -201,7 +201,8 @@ def load_flags(command: F) -> F:
             click.option(
                 "--transport",
                 type=click.Choice([kind.value for kind in TransportKind]),
-                help="What carries the requests: stream (the default) or aiohttp.",
+                help="What carries the requests: stream (the default), aiohttp, or in-process "
+                "(vLLM without HTTP; modes logical and exclusive).",
             ),
         ]
     ):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from fairshare.load.aiohttp_transport import AiohttpTransport
 from fairshare.load.exchange import Exchange
 from fairshare.load.target import Target
 from fairshare.load.transport import TransportError
-from fairshare.records import Phase, RequestRecord
+from fairshare.load.transports import transport_to
+from fairshare.records import Phase, RequestRecord, TransportKind
 from fairshare.wire.answer import WireError
 from fairshare.workload.requests import PlannedRequest
 
@@ -23,7 +23,7 @@ async def answers(target: Target, timeout_s: float) -> bool:
     ids, text = ([_TOKEN_ID], None) if target.token_id_prompts else (None, "hello")
     request = PlannedRequest("probe", target.tenant, None, ids, text, 1, 1)
     record = RequestRecord("probe", target.tenant, target.server, Phase.DRAIN, 0)
-    transport = AiohttpTransport(target.base_url)
+    transport = transport_to(target.base_url, TransportKind.AIOHTTP)
     try:
         async with asyncio.timeout(timeout_s):
             await transport.post(

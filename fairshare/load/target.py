@@ -16,6 +16,7 @@ from fairshare.workload.requests import PlannedRequest
 class Target:
     """A tenant's server and how to speak to it.
 
+    ``base_url`` is ``http(s)://...``, or ``unix:PATH`` of an engine's own socket.
     ``continuous_usage`` says that the server understands vLLM's extra fields; ``timeout_s``
     limits a whole request, ``stall_s`` the silence of a stream after its first token. The key
     travels in a header and appears in no record.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
+from fairshare.load.engine_transport import URL_SCHEME
 from fairshare.load.load import TenantLoad
 from fairshare.load.target import Target
+from fairshare.records import TransportKind
 from fairshare.runner.plan import PlannedCell
 from fairshare.runner.settings import Settings
 from fairshare.serving.fleet import Fleet
@@ -33,7 +35,8 @@ def cell_loads(
     sharers = cell.scenario.sharers()
     for tenant in cell.tenants:
         launcher, model = settings.launcher, settings.models[models[tenant.name]]
-        target = _target(tenant, fleet.server_of(tenant.name), launcher)
+        server = fleet.server_of(tenant.name)
+        target = _target(tenant, server, launcher, settings.matrix.transport)
         adjustments = Adjustments()
         requests = partial(
             planned_requests,
@@ -56,12 +59,12 @@ def cell_loads(
     return loads
 
 
-def _target(tenant: Tenant, server: Server, launcher: Launcher) -> Target:
+def _target(tenant: Tenant, server: Server, launcher: Launcher, transport: TransportKind) -> Target:
     api = tenant.api or launcher.apis[0]
     return Target(
         tenant=tenant.name,
         server=server.name,
-        base_url=server.base_url,
+        base_url=_requests_url(server, transport),
         model=server.model_for(tenant.name),
         api=api,
         stream=tenant.stream,
@@ -72,6 +75,12 @@ def _target(tenant: Tenant, server: Server, launcher: Launcher) -> Target:
         timeout_s=tenant.timeout_s,
         stall_s=STALL_S,
     )
+
+
+def _requests_url(server: Server, transport: TransportKind) -> str:
+    if transport is TransportKind.IN_PROCESS:
+        return f"{URL_SCHEME}{server.engine_socket}"
+    return server.base_url
 
 
 def _horizon_s(timing: Timing) -> float:

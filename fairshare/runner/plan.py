@@ -10,8 +10,9 @@ from typing import Any
 import orjson
 
 from fairshare.errors import InfeasibleError
-from fairshare.records import FORMAT_VERSION, CellKey, Mode, fingerprint
+from fairshare.records import FORMAT_VERSION, CellKey, Mode, TransportKind, fingerprint
 from fairshare.runner.feasibility import check_servers
+from fairshare.runner.in_process import made_in_process
 from fairshare.runner.settings import Settings
 from fairshare.sharing.external import ExternalPartitioner
 from fairshare.sharing.modes import partitioner_for
@@ -95,6 +96,8 @@ def make_plan(settings: Settings) -> RunPlan:
                     settings.device,
                     [_demand(settings, tenant, group.base_dir) for tenant in group.tenants],
                 )
+                if settings.matrix.transport is TransportKind.IN_PROCESS:
+                    plan = made_in_process(plan)
                 check_servers(settings, plan)
             except InfeasibleError as error:
                 reason = error.message + (f" ({error.hint})" if error.hint else "")

@@ -14,7 +14,8 @@ from fairshare.doctor.examine import examine
 from fairshare.doctor.finding import failures
 from fairshare.doctor.intent import Intent
 from fairshare.errors import SpecError
-from fairshare.records import Mode, fingerprint
+from fairshare.records import Mode, TransportKind, fingerprint
+from fairshare.runner.in_process import check_in_process
 from fairshare.runner.sharing import settle_sharing
 from fairshare.serving import arguments, interpreter
 from fairshare.serving.external import endpoint_key, endpoints_of
@@ -116,6 +117,8 @@ def settle(
     tenants = [tenant for scenario, _ in settled for tenant in scenario.expanded()]
     models = _models(launcher, tenants, default_model)
     modes = _modes(matrix, launcher, tenants)
+    if matrix.transport is TransportKind.IN_PROCESS:
+        check_in_process(launcher, modes, tenants)
     driver = driver_for(device)
     return Settings(
         matrix=matrix,

@@ -9,6 +9,7 @@ import fairshare
 from fairshare.spec.launcher import Engine, Launcher
 
 REPORTS_VARIABLE = "FAIRSHARE_SHARE_REPORTS"
+SOCKET_VARIABLE = "FAIRSHARE_REQUEST_SOCKET"
 
 # Not "fairshare": the engine's interpreter may have fairshare itself, which must stay what it is.
 _PACKAGE = "fairshare_vllm_plugins"
@@ -16,6 +17,7 @@ _SOURCE = Path(fairshare.__file__).parent / "vllm_plugins"
 _ENTRY_POINTS = {  # vLLM's groups: name of the plugin to its function
     "vllm.general_plugins": {
         "fairshare_share_report": f"{_PACKAGE}.share_report:register",
+        "fairshare_request_socket": f"{_PACKAGE}.request_socket:register",
     },
     "vllm.platform_plugins": {"fairshare_mig_devices": f"{_PACKAGE}.mig_devices:register"},
 }
@@ -30,11 +32,18 @@ def plugins_env(launcher: Launcher, chosen: Mapping[str, str], run_dir: Path) ->
         return {}
     paths = [path for path in (chosen.get("PYTHONPATH"), str(_folder(run_dir))) if path]
     env = {"PYTHONPATH": ":".join(paths), REPORTS_VARIABLE: str(reports_dir(run_dir))}
+    if SOCKET_VARIABLE in chosen:
+        env[SOCKET_VARIABLE] = str(run_dir / chosen[SOCKET_VARIABLE])
     allowed = chosen.get("VLLM_PLUGINS")
     if allowed is not None:
         names = [name for group in _ENTRY_POINTS.values() for name in group]
         env["VLLM_PLUGINS"] = ",".join([*filter(None, allowed.split(",")), *names])
     return env
+
+
+def socket_env() -> dict[str, str]:
+    """What makes vLLM take requests without HTTP as well, at a socket in its private folder."""
+    return {SOCKET_VARIABLE: "requests.sock"}
 
 
 def reports_dir(run_dir: Path) -> Path:

@@ -18,6 +18,7 @@ from fairshare.processes.scope import RunScope
 from fairshare.processes.spawn import ManagedProcess
 from fairshare.serving.command import ServerCommand
 from fairshare.serving.diagnosis import KILLED_HINT, exit_text, first_error, hint_for
+from fairshare.serving.plugins import SOCKET_VARIABLE
 from fairshare.serving.probes import NotHttpError, get, new_session
 from fairshare.serving.readiness import NeverReadyError, wait_until_ready
 from fairshare.sharing.plan import ServerView
@@ -84,6 +85,12 @@ class Server:
     def pids(self) -> list[int]:
         """The processes of this server that run now."""
         return self.process.tree() if self.process is not None else []
+
+    @property
+    def engine_socket(self) -> Path | None:
+        """Where the engine takes requests without HTTP, None where it does not."""
+        path = None if self._command is None else self._command.env.get(SOCKET_VARIABLE)
+        return None if path is None else Path(path)
 
     def view(self, probe: Mapping[str, Any] | None = None) -> ServerView:
         """What its share can be verified by; ``probe``: what was seen of it before the start."""
@@ -188,6 +195,8 @@ class Server:
             served_model=self.served_model,
             api_key=self.api_key,
         )
+        if self.engine_socket is not None and not self.engine_socket.is_socket():
+            raise NeverReadyError("is ready, but takes no requests without HTTP")
         process.note_segments()  # while it lives: who kills it later also kills its tidying
 
     async def _watch(self, process: ManagedProcess, session: aiohttp.ClientSession) -> None:

@@ -39,7 +39,7 @@ class Matrix(Spec):
     timeslice: TimesliceSpec = TimesliceSpec()
     """How mode timeslice makes its shares, where it does."""
     transport: TransportKind = TransportKind.STREAM
-    """What carries the requests: stream (the more exact one) or aiohttp."""
+    """What carries the requests: stream (the more exact one), aiohttp, in-process (vLLM alone)."""
     load_processes: int = Field(1, ge=1, le=256)
     """Over how many processes the load is spread; a tenant belongs to one of them."""
     seed: int | None = Field(None, ge=0)

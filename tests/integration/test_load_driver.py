@@ -23,7 +23,7 @@ from fairshare.units import NS_PER_S
 QUICK = Behaviour(ttft_s=0.005, itl_s=0.001)
 
 
-@pytest.fixture(params=list(TransportKind), autouse=True)
+@pytest.fixture(params=[TransportKind.STREAM, TransportKind.AIOHTTP], autouse=True)
 def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> TransportKind:
     """Each test, over each transport."""
     monkeypatch.setattr(BENCH, "transport", request.param)

@@ -42,7 +42,7 @@ WHOLE = {
 }
 
 
-@pytest.fixture(params=list(TransportKind), autouse=True)
+@pytest.fixture(params=[TransportKind.STREAM, TransportKind.AIOHTTP], autouse=True)
 def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> TransportKind:
     """Each test, over each transport."""
     monkeypatch.setattr(BENCH, "transport", request.param)

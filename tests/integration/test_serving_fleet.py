@@ -26,6 +26,7 @@ from fairshare.records import Mode, Provenance
 from fairshare.serving.fleet import Fleet, fleet
 from fairshare.serving.metrics import MetricsScraper
 from fairshare.serving.models import ModelFacts
+from fairshare.serving.plugins import SOCKET_VARIABLE
 from fairshare.serving.probes import get, new_session
 from fairshare.serving.server import Server, ServerState
 from fairshare.sharing.plan import PartitionPlan, Slot
@@ -165,6 +166,14 @@ async def test_a_start_that_fails_quotes_the_log_and_a_hint(bench: Bench) -> Non
             pass
     assert "INFO loading" in caught.value.evidence
     assert "another program took the port" in (caught.value.hint or "")
+
+
+async def test_an_engine_without_the_socket_that_was_asked_for_is_not_ready(bench: Bench) -> None:
+    """A server that would answer over HTTP alone is told from one that takes requests without."""
+    with pytest.raises(ServerError, match="takes no requests without HTTP"):
+        async with bench.fleet(env={SOCKET_VARIABLE: "{run_dir}/nowhere"}):
+            pass
+    assert "server.ready" not in bench.names()
 
 
 async def test_the_others_are_stopped_when_one_fails(bench: Bench) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from fairshare.serving import plugins
 from fairshare.serving.plugins import plugins_env, write_plugins
 from fairshare.spec.launcher import Launcher
-from fairshare.vllm_plugins import share_report
+from fairshare.vllm_plugins import request_socket, share_report
 
 ASK = """
 import importlib.metadata as metadata, json, sys
@@ -44,6 +44,7 @@ def test_another_interpreter_finds_and_loads_them(tmp_path: Path) -> None:
     found, loaded, has_fairshare = json.loads(done.stdout)
     assert found == {
         "fairshare_share_report": "vllm.general_plugins",
+        "fairshare_request_socket": "vllm.general_plugins",
         "fairshare_mig_devices": "vllm.platform_plugins",
     }
     assert all(module.startswith("fairshare_vllm_plugins.") for module in loaded)
@@ -63,9 +64,10 @@ def test_a_path_and_an_allow_list_keep_what_they_have(tmp_path: Path) -> None:
     """A launcher's own PYTHONPATH and VLLM_PLUGINS are added to, even an empty list."""
     env = plugins_env(launcher(), {"PYTHONPATH": "/mine", "VLLM_PLUGINS": "a,b"}, tmp_path)
     assert env["PYTHONPATH"] == f"/mine:{tmp_path}/plugins"
-    assert env["VLLM_PLUGINS"] == "a,b,fairshare_share_report,fairshare_mig_devices"
+    ours = "fairshare_share_report,fairshare_request_socket,fairshare_mig_devices"
+    assert env["VLLM_PLUGINS"] == f"a,b,{ours}"
     env = plugins_env(launcher(), {"VLLM_PLUGINS": ""}, tmp_path)
-    assert env["VLLM_PLUGINS"] == "fairshare_share_report,fairshare_mig_devices"
+    assert env["VLLM_PLUGINS"] == ours
     assert "VLLM_PLUGINS" not in plugins_env(launcher(), {}, tmp_path)
 
 
@@ -78,3 +80,11 @@ def test_both_sides_name_the_folder_of_reports_alike(tmp_path: Path) -> None:
     """The variable that is set is the one that the plugin reads."""
     assert plugins.REPORTS_VARIABLE == share_report.REPORTS_VARIABLE
     assert share_report.REPORTS_VARIABLE in plugins_env(launcher(), {}, tmp_path)
+
+
+def test_a_socket_is_made_where_it_is_asked_for(tmp_path: Path) -> None:
+    """Requests without HTTP come to the server's private folder, and only if a slot asks."""
+    assert plugins.SOCKET_VARIABLE == request_socket.SOCKET_VARIABLE
+    assert plugins.SOCKET_VARIABLE not in plugins_env(launcher(), {}, tmp_path)
+    env = plugins_env(launcher(), plugins.socket_env(), tmp_path)
+    assert Path(env[plugins.SOCKET_VARIABLE]).parent == tmp_path
