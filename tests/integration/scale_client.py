@@ -1,8 +1,8 @@
 """The driver in a process of its own, on one core: many streams at once, and what they cost.
 
 ``python scale_client.py PORT STREAMS REQUESTS TOKENS TRANSPORT [keep]`` holds STREAMS in flight
-until REQUESTS have been measured, and prints one JSON line. With ``keep`` the records are kept, else
-they are counted and dropped, as by a writer.
+until REQUESTS have been measured, and prints one JSON line. With ``keep`` the records are kept,
+else they are counted and dropped, as by a writer.
 """
 
 from __future__ import annotations

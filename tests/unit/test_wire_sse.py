@@ -91,12 +91,11 @@ def test_single_bytes_give_the_same_events() -> None:
     assert split(*(bytes([byte]) for byte in STREAM)) == EVENTS
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_mutated_streams_agree_with_the_reference(seed: int) -> None:
-    """20,000 damaged streams, cut at random, give what the standard's algorithm gives."""
+def check_mutations(seed: int, count: int) -> None:
+    """Damaged streams, cut at random, give what the standard's algorithm gives."""
     rng = random.Random(seed)
     alphabet = b'\n\r :dat{}"x\x00\xff'
-    for _ in range(2500):
+    for _ in range(count):
         stream = bytearray(STREAM)
         for _ in range(rng.randint(1, 12)):
             place = rng.randrange(len(stream))
@@ -109,6 +108,19 @@ def test_mutated_streams_agree_with_the_reference(seed: int) -> None:
                     stream.insert(place, rng.choice(alphabet))
         damaged = bytes(stream)
         assert split(*chopped(damaged, rng)) == reference(damaged), damaged
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_mutated_streams_agree_with_the_reference(seed: int) -> None:
+    """20,000 damaged streams, cut at random, give what the standard's algorithm gives."""
+    check_mutations(seed, 2500)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(3600)
+def test_a_million_mutated_streams_agree_with_the_reference() -> None:
+    """The same, a million times."""
+    check_mutations(99, 1_000_000)
 
 
 def test_byte_order_mark_is_skipped() -> None:
