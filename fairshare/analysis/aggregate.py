@@ -8,7 +8,13 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from fairshare.analysis.model import Analysis, CellAnalysis, TenantMetrics
+from fairshare.analysis.model import (
+    INTERACTION_TIMES,
+    STATS,
+    Analysis,
+    CellAnalysis,
+    TenantMetrics,
+)
 from fairshare.analysis.stats import ENOUGH_FOR_P99, Interval, t_interval
 from fairshare.records import Mark, Mode, Provenance
 
@@ -34,6 +40,9 @@ _SHARES = frozenset(
 )
 
 
+_HIDDEN_BY_CUTS = frozenset(
+    {"wasted_share"} | {f"{name}_{stat}_s" for name in INTERACTION_TIMES for stat in STATS}
+)
 _Figures = tuple[Mapping[str, float | int | None], Mapping[str, Interval]]
 """Numbers of one run by name, and the intervals that it carries."""
 
@@ -187,7 +196,25 @@ def _estimates(cells: Sequence[_Figures]) -> dict[str, Estimate]:
         for name, value in numbers.items():
             if value is not None:
                 samples.setdefault(name, []).append(float(value))
-    return {name: _estimate(name, values, intervals.get(name)) for name, values in samples.items()}
+    return _despite_cuts(
+        {name: _estimate(name, values, intervals.get(name)) for name, values in samples.items()}
+    )
+
+
+def _despite_cuts(made: dict[str, Estimate]) -> dict[str, Estimate]:
+    """Only intervals that hold whatever would have become of interactions that were cut."""
+    if "interactions_cut" not in made or not made["interactions_cut"].value:
+        return made
+    kept = {
+        name: replace(estimate, interval=None) if name in _HIDDEN_BY_CUTS else estimate
+        for name, estimate in made.items()
+    }
+    rate = kept.get("interaction_completion_rate")
+    low, high = (kept[f"interaction_completion_{end}"].interval for end in ("low", "high"))
+    if rate is not None and low is not None and high is not None:
+        interval = Interval(low.low, high.high)
+        kept["interaction_completion_rate"] = replace(rate, interval=interval)
+    return kept
 
 
 def _estimate(name: str, values: list[float], within: Interval | None) -> Estimate:

@@ -20,7 +20,7 @@ from fairshare.analysis.aggregate import rows
 from fairshare.analysis.analyze import analyze
 from fairshare.analysis.arrays import columns
 from fairshare.analysis.interactions import interactions
-from fairshare.analysis.stats import wilson
+from fairshare.analysis.stats import Interval, wilson
 from fairshare.records import ErrorKind, Phase, RequestRecord
 from fairshare.results import ResultStore
 
@@ -225,5 +225,9 @@ def test_repetitions_of_interactions_are_brought_together() -> None:
     row = rows(replace(analysis, cells=(cell, again)))[0]
     assert row.estimates["interactions"].value == 7
     assert row.estimates["interactions"].across_runs
+    estimate = row.estimates["interaction_completion_rate"]
+    assert (estimate.value, estimate.interval) == (0.5, Interval(1 / 3, 2 / 3))
+    assert row.estimates["interaction_e2e_p50_s"].interval is None  # some were cut
+    assert row.apps["copilot"]["wasted_share"].interval is None
     assert row.apps["copilot"]["wasted_tokens"].value == 27
     assert not row.apps["mail"]["wasted_tokens"].across_runs
