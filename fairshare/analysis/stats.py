@@ -136,7 +136,10 @@ def wilson(successes: int, total: int) -> Interval | None:
     denominator = 1 + z * z / total
     centre = (share + z * z / (2 * total)) / denominator
     half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total)) / denominator
-    return Interval(max(0.0, centre - half), min(1.0, centre + half))
+    # Its ends are exactly 0 and 1 there; in floating point they would be so almost.
+    low = max(0.0, centre - half) if successes else 0.0
+    high = min(1.0, centre + half) if successes < total else 1.0
+    return Interval(low, high)
 
 
 def t_quantile(degrees: int, confidence: float = CONFIDENCE) -> float:

@@ -225,7 +225,7 @@ def _figure(
 
 
 def _interval(estimate: Estimate, column: Column) -> str:
-    if estimate.interval is None:
+    if estimate.interval is None or column.form is format_count:  # counts say how many there were
         return ""
     low, high = column.form(estimate.interval.low), column.form(estimate.interval.high)
     if low == high:

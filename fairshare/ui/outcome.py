@@ -76,7 +76,8 @@ def _show_reservations(console: Console, built: BuiltAnalysis) -> None:
     if any(cell.best for row in rows for cell in row.figures):
         console.print(Text(f"{BEST} best of its column, its interval clear of all others"))
     if any(cell.few for row in rows for cell in row.figures):
-        console.print(Text(f"{FEW} P99 of fewer than 100 requests: close to their maximum"))
+        what = "requests or interactions" if built.interactions else "requests"
+        console.print(Text(f"{FEW} P99 of fewer than 100 {what}: close to their maximum"))
 
 
 def _show_paths(console: Console, built: BuiltAnalysis) -> None:

@@ -72,6 +72,11 @@ def test_wilson_of_known_proportions() -> None:
     assert (none.low, none.high) == pytest.approx((0.0, 0.27753), abs=1e-5)
     assert (all_.low, all_.high) == pytest.approx((0.72247, 1.0), abs=1e-5)
     assert wilson(0, 0) is None
+    for count in range(1, 200):
+        none, all_ = wilson(0, count), wilson(count, count)
+        assert none is not None
+        assert all_ is not None
+        assert (none.low, all_.high) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize(("count", "percent"), [(6, 50), (30, 50), (200, 50), (400, 99)])
