@@ -33,7 +33,8 @@ HIGHER_IS_BETTER = {
 """Metrics in which modes compete, and which way."""
 
 _SHARES = frozenset(
-    {"slo_attainment", "slo_attainment_send", "completion_rate", "cached_share"}
+    {"slo_attainment", "slo_attainment_send", "slo_attainment_schedule", "completion_rate"}
+    | {"cached_share"}
     | {"jain", "jain_min", "jain_joint"}
     | {"interaction_completion_rate", "interaction_completion_low", "interaction_completion_high"}
     | {"wasted_share"}

@@ -52,6 +52,8 @@ class Requests:
     prompt_tokens: Floats
     cached_tokens: Floats
     output_tokens: Floats
+    empty_chunks: Floats
+    counted_tokens: Floats  # as they arrived; chunk_tokens may have been put right
     chunk_from: Ints  # length n + 1
     chunk_s: Floats
     chunk_tokens: Floats
@@ -129,13 +131,14 @@ def columns(records: Iterable[RequestRecord], tenants: Sequence[str] = ()) -> Re
         made[name] = np.array(column, np.float64)
         if name.endswith("_s"):
             made[name] /= NS_PER_S
+    tokens = np.array(chunk_tokens, np.float64)
+    counted = _counted(tokens, made["chunk_from"])
     return Requests(
         tenants=tuple(map(str, names)),
         apps=tuple(map(str, apps)),
         chunk_s=np.array(chunk_ns, np.int64) / NS_PER_S,
-        chunk_tokens=_exact_tokens(
-            np.array(chunk_tokens, np.float64), made["chunk_from"], made["output_tokens"]
-        ),
+        chunk_tokens=_exact_tokens(tokens, counted, made["chunk_from"], made["output_tokens"]),
+        counted_tokens=counted,
         **made,
     )
 
@@ -150,6 +153,7 @@ _SOURCES = {
     "prompt_tokens": "prompt_tokens",
     "cached_tokens": "cached_tokens",
     "output_tokens": "output_tokens",
+    "empty_chunks": "empty_chunks",
 }
 
 
@@ -168,18 +172,25 @@ def _place(record: RequestRecord) -> tuple[int, int] | None:
     return record.call, record.calls
 
 
-def _exact_tokens(chunk_tokens: Floats, chunk_from: Ints, output_tokens: Floats) -> Floats:
+def _counted(chunk_tokens: Floats, chunk_from: Ints) -> Floats:
+    """Tokens of each request's chunks together."""
+    seen = np.concatenate(([0.0], np.cumsum(chunk_tokens)))
+    counted: Floats = seen[chunk_from[1:]] - seen[chunk_from[:-1]]
+    return counted
+
+
+def _exact_tokens(
+    chunk_tokens: Floats, counted: Floats, chunk_from: Ints, output_tokens: Floats
+) -> Floats:
     """Tokens per chunk such that each request's chunks add up to what the server counted.
 
     Where a server gives only the total, each chunk was recorded as one token; the total is
     spread over the chunks in proportion. Without a total the recorded numbers stand.
     """
     counts = np.diff(chunk_from)
-    seen = np.concatenate(([0.0], np.cumsum(chunk_tokens)))
-    seen = seen[chunk_from[1:]] - seen[chunk_from[:-1]]
-    known = ~np.isnan(output_tokens) & (seen > 0) & (seen != output_tokens)
+    known = ~np.isnan(output_tokens) & (counted > 0) & (counted != output_tokens)
     scale = np.ones(len(counts))
-    scale[known] = output_tokens[known] / seen[known]
+    scale[known] = output_tokens[known] / counted[known]
     return chunk_tokens * np.repeat(scale, counts)
 
 

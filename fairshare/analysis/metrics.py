@@ -146,9 +146,12 @@ def _metrics(
         latency={kind: Latency.of(values) for kind, values in samples.items()},
         slo_attainment=_share(slo.met, slo.asked),
         slo_attainment_send=_share(slo.met_from_send, slo.asked),
+        slo_attainment_schedule=_share(slo.met_from_schedule, slo.asked),
         goodput_per_s=slo.met / length if slo.configured else None,
         cached_share=_cached_share(successes),
         tokens_per_chunk=float(successes.chunk_tokens.sum()) / chunks if chunks else None,
+        empty_chunks=_empty_chunks(successes),
+        token_mismatches=_token_mismatches(successes),
         intervals=_intervals(samples, events, window, slo)
         | dict(chained.intervals if chained else {}),
         curves={kind: _curve(samples[kind]) for kind in ("ttft", "e2e") if len(samples[kind])},
@@ -163,14 +166,17 @@ def _curve(values: Floats) -> tuple[float, ...]:
 class _Slo:
     """Requests of tenants that were promised something, and how many got it."""
 
-    def __init__(self, asked: int, met: int, met_from_send: int, configured: bool) -> None:
-        self.asked, self.met, self.met_from_send = asked, met, met_from_send
+    def __init__(
+        self, asked: int, met: int, met_from_send: int, met_from_schedule: int, configured: bool
+    ) -> None:
+        self.asked, self.met = asked, met
+        self.met_from_send, self.met_from_schedule = met_from_send, met_from_schedule
         self.configured = configured
 
     @classmethod
     def of(cls, measured: Requests, open_loop: Mask, slos: Sequence[Mapping[str, Any]]) -> _Slo:
         headline = start_s(measured, open_loop)
-        asked = met = met_from_send = 0
+        asked = met = met_from_send = met_from_schedule = 0
         promised = [number for number in np.unique(measured.tenant) if slos[number]]
         for number in promised:
             mask = measured.tenant == number
@@ -178,7 +184,8 @@ class _Slo:
             asked += len(own)
             met += int(met_slo(own, slos[number], headline[mask]).sum())
             met_from_send += int(met_slo(own, slos[number], own.sent_s).sum())
-        return cls(asked, met, met_from_send, bool(promised))
+            met_from_schedule += int(met_slo(own, slos[number], own.intended_s).sum())
+        return cls(asked, met, met_from_send, met_from_schedule, bool(promised))
 
 
 def latencies(successes: Requests, open_loop: Mask) -> dict[str, Floats]:
@@ -232,6 +239,18 @@ def _share(part: int, whole: int) -> float | None:
 def _errors(measured: Requests) -> dict[str, int]:
     counts = np.bincount(measured.error[~measured.ok], minlength=len(ERROR_KINDS))
     return {kind.value: int(n) for kind, n in zip(ERROR_KINDS, counts, strict=True) if n}
+
+
+def _empty_chunks(successes: Requests) -> int | None:
+    """Chunks that carried no token; None where they were not counted."""
+    known = ~np.isnan(successes.empty_chunks)
+    return int(successes.empty_chunks[known].sum()) if known.any() else None
+
+
+def _token_mismatches(successes: Requests) -> int:
+    """Streams whose tokens, counted as they arrived, are not as many as the server says."""
+    streamed = (successes.chunk_counts > 0) | ~np.isnan(successes.empty_chunks)
+    return int((streamed & (successes.counted_tokens != successes.output_tokens)).sum())
 
 
 def _cached_share(successes: Requests) -> float | None:

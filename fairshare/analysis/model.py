@@ -109,9 +109,12 @@ class TenantMetrics:
     latency: Mapping[str, Latency]
     slo_attainment: float | None
     slo_attainment_send: float | None
+    slo_attainment_schedule: float | None
     goodput_per_s: float | None
     cached_share: float | None
     tokens_per_chunk: float | None
+    empty_chunks: int | None
+    token_mismatches: int
     intervals: Mapping[str, Interval]
     """Within-run 95 % intervals by metric name."""
     curves: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
@@ -131,9 +134,12 @@ class TenantMetrics:
             "requests_per_s": self.requests_per_s,
             "slo_attainment": self.slo_attainment,
             "slo_attainment_send": self.slo_attainment_send,
+            "slo_attainment_schedule": self.slo_attainment_schedule,
             "goodput_per_s": self.goodput_per_s,
             "cached_share": self.cached_share,
             "tokens_per_chunk": self.tokens_per_chunk,
+            "empty_chunks": self.empty_chunks,
+            "token_mismatches": self.token_mismatches,
         }
         for name in (*LATENCIES, *VIEWS):
             latency = self.latency[name]

@@ -26,6 +26,9 @@ DEFINITIONS = {
     "throughput": "tokens and ends of requests credited at the time they arrived in the window",
     "slo_attainment": "requests that met all limits / requests of the measured phase, "
     "failures included",
+    "empty_chunks": "chunks of successes that carried no token",
+    "token_mismatches": "successes whose tokens, counted as they arrived, differ from the server's "
+    "usage",
     "goodput_per_s": "requests of the measured phase that met all limits / window",
     "jain": "mean over windows of (sum x)^2 / (n sum x^2); x = (prompt tokens at the first token "
     "+ 2 x output tokens) / weight of each backlogged tenant",

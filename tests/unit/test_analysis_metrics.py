@@ -203,3 +203,52 @@ def test_no_requests_at_all_give_absent_values() -> None:
     assert (values["output_tokens_per_s"], values["requests"]) == (0.0, 0)
     assert values["ttft_p99_s"] is None
     assert values["completion_rate"] is None
+
+
+def _answer(
+    tokens: list[int], usage: int, empty: int | None, phase: Phase = Phase.MEASURE
+) -> RequestRecord:
+    """A success of the first tenant: chunks a tenth of a second apart."""
+    times = [3 * S + number * S // 10 for number in range(1, len(tokens) + 1)]
+    return RequestRecord(
+        *("q", "closed", "s", phase, 3 * S),
+        sent_ns=3 * S,
+        first_token_ns=times[0] if times else None,
+        chunk_ns=times,
+        chunk_tokens=tokens,
+        end_ns=4 * S,
+        output_tokens=usage,
+        empty_chunks=empty,
+    )
+
+
+def test_tokens_that_differ_from_usage_and_empty_chunks_are_counted() -> None:
+    """Streams are compared with the server's count; whole answers and other phases are not."""
+    found = [
+        _answer([1, 1], 2, 3),
+        _answer([1, 1], 3, 0),
+        _answer([], 4, 6),
+        _answer([], 4, None),
+        _answer([1], 9, 5, Phase.WARMUP),
+    ]
+    row = tenant_metrics(columns(found, ("closed",)), WINDOW, TENANTS[:1])[0]
+    assert (row.token_mismatches, row.empty_chunks) == (2, 9)
+    assert row.values()["token_mismatches"] == 2
+
+
+def test_empty_chunks_of_older_folders_are_absent() -> None:
+    """What was not counted is not zero."""
+    row = tenant_metrics(columns([_answer([1], 1, None)], ("closed",)), WINDOW, TENANTS[:1])[0]
+    assert (row.token_mismatches, row.empty_chunks) == (0, None)
+
+
+def test_attainment_is_told_from_both_starts_for_every_tenant() -> None:
+    """A closed loop whose sends were late kept its limits from the send, not from the schedule."""
+    record = _answer([1], 1, 0)
+    record.intended_ns -= S
+    row = tenant_metrics(columns([record], ("closed",)), WINDOW, TENANTS[:1])[0]
+    attained = (row.slo_attainment, row.slo_attainment_send, row.slo_attainment_schedule)
+    assert attained == (1.0, 1.0, 0.0)
+    assert row.latency["ttft_send"].p50 == pytest.approx(0.1)
+    assert row.latency["ttft_schedule"].p50 == pytest.approx(1.1)
+    assert row.latency["e2e_schedule"].p50 == pytest.approx(2.0)
