@@ -11,6 +11,9 @@ from fairshare.wire import openai, tgi
 from fairshare.wire.answer import AnswerReader
 from fairshare.workload.requests import PlannedRequest
 
+# What gateways call flows by: the Gateway API inference extension, and llm-d since 0.8.
+FAIRNESS_HEADERS = ("x-gateway-inference-fairness-id", "x-llm-d-inference-fairness-id")
+
 
 @dataclass(slots=True)
 class Target:
@@ -34,6 +37,7 @@ class Target:
     sampling: Sampling
     timeout_s: float
     stall_s: float
+    priority: int | None = None
 
     @property
     def path(self) -> str:
@@ -43,11 +47,12 @@ class Target:
         return openai.CHAT_PATH if self.api is Api.CHAT else openai.COMPLETIONS_PATH
 
     def headers(self) -> dict[str, str]:
-        """The headers of every request."""
+        """The headers of every request; they tell gateways whose it is."""
         headers = {
             "Content-Type": "application/json",
             "Accept": "text/event-stream" if self.stream else "application/json",
             "Accept-Encoding": "identity",
+            **dict.fromkeys(FAIRNESS_HEADERS, self.tenant),
         }
         if self.api_key:
             headers["Authorization"] = f"Bearer {self.api_key}"
@@ -76,6 +81,7 @@ class Target:
                 stream=self.stream,
                 sampling=self.sampling,
                 extras=self.continuous_usage,
+                priority=self.priority,
             )
         if text is None:
             raise _no_prompt(request, f"text prompts, since {self.api} takes no token ids")
@@ -88,6 +94,7 @@ class Target:
             stream=self.stream,
             sampling=self.sampling,
             extras=self.continuous_usage,
+            priority=self.priority,
         )
 
 

@@ -74,6 +74,7 @@ def _target(tenant: Tenant, server: Server, launcher: Launcher, transport: Trans
         sampling=tenant.sampling,
         timeout_s=tenant.timeout_s,
         stall_s=STALL_S,
+        priority=tenant.priority,
     )
 
 

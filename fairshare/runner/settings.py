@@ -24,7 +24,7 @@ from fairshare.sharing.options import SharingOptions
 from fairshare.spec.launcher import DeviceKind, Engine, Launcher
 from fairshare.spec.loading import load_launcher, load_scenario, validate
 from fairshare.spec.matrix import Matrix
-from fairshare.spec.scenario import Scenario, Tenant
+from fairshare.spec.scenario import Api, Scenario, Tenant
 from fairshare.virtual.driver import driver_for
 from fairshare.virtual.models import virtual_model
 from fairshare.workload.requests import check_scenario
@@ -190,6 +190,31 @@ def _refuse_unspoken(launcher: Launcher, scenarios: Sequence[Scenario]) -> None:
                 f"{launcher.name} does not speak",
                 hint="it speaks " + ", ".join(api.value for api in launcher.apis),
             )
+        if tenant.priority is not None:
+            _refuse_unheard_priority(tenant, launcher)
+
+
+def _refuse_unheard_priority(tenant: Tenant, launcher: Launcher) -> None:
+    """A priority that the engine ignores, or refuses with every request, is told at the start."""
+    if (tenant.api or launcher.apis[0]) is Api.TGI:
+        raise SpecError(
+            f"tenant {tenant.name} has a priority, which api tgi cannot carry",
+            hint="remove priority, or use api completions or chat",
+        )
+    if launcher.engine is Engine.EXTERNAL:
+        return  # nobody knows but its owner
+    if launcher.engine is not Engine.VLLM:
+        raise SpecError(
+            f"tenant {tenant.name} has a priority, and launcher {launcher.name} starts no engine "
+            "that schedules by it",
+            hint="remove priority, or take a vLLM launcher",
+        )
+    if launcher.args.get("scheduling_policy") != "priority":
+        raise SpecError(
+            f"tenant {tenant.name} has a priority, and vLLM refuses those while it serves first "
+            "come, first served",
+            hint="add --engine-arg scheduling_policy=priority, or remove priority",
+        )
 
 
 def _device_and_launcher(

@@ -65,6 +65,8 @@ class Tenant(Spec):
     """Entitlement in fairness figures."""
     share: Share | None = None
     """Fraction of the device in mps and mig modes; without it, what is left in equal parts."""
+    priority: int | None = Field(None, ge=-(2**31), lt=2**31)
+    """Sent to vLLM, smaller first; needs ``scheduling_policy: priority`` in the launcher's args."""
     timeout_s: PositiveSeconds = 120.0
     """A request that takes longer has failed."""
 

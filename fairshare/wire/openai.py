@@ -24,25 +24,36 @@ def completion_body(
     stream: bool,
     sampling: Sampling,
     extras: bool,
+    priority: int | None = None,
 ) -> bytes:
     """The body of a ``/v1/completions`` request.
 
     ``extras`` adds what only vLLM and its like understand: token ids and usage in each chunk,
     and output of exactly ``max_tokens`` where the sampling ignores the end of sequence.
+    ``priority`` is vLLM's too, smaller first; it refuses one where it does not schedule by them.
     """
     body = {"model": model, "prompt": prompt}
-    return orjson.dumps(body | _common(max_tokens, stream, sampling, extras))
+    return orjson.dumps(body | _common(max_tokens, stream, sampling, extras, priority))
 
 
 def chat_body(
-    text: str, *, model: str, max_tokens: int, stream: bool, sampling: Sampling, extras: bool
+    text: str,
+    *,
+    model: str,
+    max_tokens: int,
+    stream: bool,
+    sampling: Sampling,
+    extras: bool,
+    priority: int | None = None,
 ) -> bytes:
     """The body of a ``/v1/chat/completions`` request of one user message."""
     body = {"model": model, "messages": [{"role": "user", "content": text}]}
-    return orjson.dumps(body | _common(max_tokens, stream, sampling, extras))
+    return orjson.dumps(body | _common(max_tokens, stream, sampling, extras, priority))
 
 
-def _common(max_tokens: int, stream: bool, sampling: Sampling, extras: bool) -> dict[str, Any]:
+def _common(
+    max_tokens: int, stream: bool, sampling: Sampling, extras: bool, priority: int | None
+) -> dict[str, Any]:
     body: dict[str, Any] = {
         "max_tokens": max_tokens,
         "temperature": sampling.temperature,
@@ -52,6 +63,8 @@ def _common(max_tokens: int, stream: bool, sampling: Sampling, extras: bool) -> 
         body["top_p"] = sampling.top_p
     if sampling.top_k is not None:
         body["top_k"] = sampling.top_k
+    if priority is not None:
+        body["priority"] = priority
     if stream:
         body["stream_options"] = {"include_usage": True}
     if extras:

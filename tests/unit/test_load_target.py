@@ -40,6 +40,22 @@ def test_key_is_in_the_header_and_not_in_the_representation() -> None:
     assert "Authorization" not in replace(TARGET, api_key=None).headers()
 
 
+@pytest.mark.parametrize("api", [Api.COMPLETIONS, Api.CHAT])
+def test_a_priority_travels_in_the_body_where_there_is_one(api: Api) -> None:
+    """It is vLLM that takes it there; without one nothing is said, and zero is one."""
+    for priority in (-3, 0, 5):
+        body = replace(TARGET, api=api, priority=priority).body(BOTH)
+        assert orjson.loads(body)["priority"] == priority
+    assert "priority" not in orjson.loads(replace(TARGET, api=api).body(BOTH))
+
+
+def test_each_request_says_whose_it_is() -> None:
+    """Gateways tell tenants apart by either header."""
+    headers = TARGET.headers()
+    assert headers["x-gateway-inference-fairness-id"] == "a"
+    assert headers["x-llm-d-inference-fairness-id"] == "a"
+
+
 def test_prompt_form_follows_what_the_server_takes() -> None:
     """Token ids go to servers that take them, text to the others; text alone is sent as text."""
     assert orjson.loads(TARGET.body(BOTH))["prompt"] == [1, 2]
