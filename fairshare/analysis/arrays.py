@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -100,26 +100,25 @@ class Requests:
 
 def columns(records: Iterable[RequestRecord], tenants: Sequence[str] = ()) -> Requests:
     """The columns of ``records``; ``tenants`` fixes the order and may name silent ones."""
-    names, apps, interactions = _Numbers(), _Numbers(), _Numbers()
-    for name in tenants:
-        names.number(name)
+    names = {name: number for number, name in enumerate(tenants)}
+    apps: dict[str, int] = {}
+    interactions: dict[tuple[str, str], int] = {}
     whole = {name: array("q") for name in (*_WHOLE, "chunk_from")}
     whole["chunk_from"].append(0)
     floats = {name: array("d") for name in _SOURCES}
     chunk_ns, chunk_tokens = array("q"), array("q")
     nan = float("nan")
     for record in records:
-        place = _place(record)
-        numbers = (
-            names.number(record.tenant),
-            apps.number(record.app),
-            interactions.number(place and (record.tenant, record.interaction)),
-            *(place or (0, 0)),
-            _PHASES[record.phase],
-            _ERRORS[record.error],
+        whole["tenant"].append(names.setdefault(record.tenant, len(names)))
+        whole["phase"].append(_PHASES[record.phase])
+        whole["error"].append(_ERRORS[record.error])
+        app, place = record.app, record.interaction and (record.tenant, record.interaction)
+        whole["app"].append(apps.setdefault(app, len(apps)) if app else -1)
+        whole["interaction"].append(
+            interactions.setdefault(place, len(interactions)) if place else -1
         )
-        for name, number in zip(_WHOLE, numbers, strict=True):
-            whole[name].append(number)
+        whole["call"].append(record.call or 0)
+        whole["calls"].append(record.calls or 0)
         for name, source in _SOURCES.items():
             value = getattr(record, source)
             floats[name].append(nan if value is None else value)
@@ -134,8 +133,8 @@ def columns(records: Iterable[RequestRecord], tenants: Sequence[str] = ()) -> Re
     tokens = np.array(chunk_tokens, np.float64)
     counted = _counted(tokens, made["chunk_from"])
     return Requests(
-        tenants=tuple(map(str, names)),
-        apps=tuple(map(str, apps)),
+        tenants=tuple(names),
+        apps=tuple(apps),
         chunk_s=np.array(chunk_ns, np.int64) / NS_PER_S,
         chunk_tokens=_exact_tokens(tokens, counted, made["chunk_from"], made["output_tokens"]),
         counted_tokens=counted,
@@ -144,7 +143,7 @@ def columns(records: Iterable[RequestRecord], tenants: Sequence[str] = ()) -> Re
 
 
 _NOT_PER_REQUEST = frozenset({"tenants", "apps", "chunk_from", "chunk_s", "chunk_tokens"})
-_WHOLE = ("tenant", "app", "interaction", "call", "calls", "phase", "error")
+_WHOLE = ("tenant", "phase", "error", "app", "interaction", "call", "calls")
 _SOURCES = {
     "intended_s": "intended_ns",
     "sent_s": "sent_ns",
@@ -155,21 +154,6 @@ _SOURCES = {
     "output_tokens": "output_tokens",
     "empty_chunks": "empty_chunks",
 }
-
-
-class _Numbers(dict[Hashable, int]):
-    """Numbers for names, in the order in which they come."""
-
-    def number(self, name: Hashable | None) -> int:
-        """The number of ``name``, a new one at first; -1 of None."""
-        return -1 if name is None else self.setdefault(name, len(self))
-
-
-def _place(record: RequestRecord) -> tuple[int, int] | None:
-    """Which call of how many of its interaction a request is."""
-    if record.interaction is None or record.call is None or record.calls is None:
-        return None
-    return record.call, record.calls
 
 
 def _counted(chunk_tokens: Floats, chunk_from: Ints) -> Floats:

@@ -89,9 +89,8 @@ def _begun(requests: Requests) -> _Begun | None:
 
 def _tokens(requests: Requests) -> Floats:
     """Prompt and output tokens of each request: the server's counts, else what arrived."""
-    seen = np.concatenate(([0.0], np.cumsum(requests.chunk_tokens)))
-    seen = seen[requests.chunk_from[1:]] - seen[requests.chunk_from[:-1]]
-    output = np.where(np.isnan(requests.output_tokens), seen, requests.output_tokens)
+    known = ~np.isnan(requests.output_tokens)
+    output = np.where(known, requests.output_tokens, requests.counted_tokens)
     return np.nan_to_num(requests.prompt_tokens, nan=0.0) + output
 
 

@@ -19,7 +19,11 @@ from fairshare.runner.sweep import Outcome
 
 _PIPE_WIDTH = 160
 # What a narrow terminal can do without, least missed first; the page has everything.
-_DISPENSABLE = ("E2E P50", "req/s", "completed", "TTFT P50", "TPOT P50", "vs alone", "Jain")
+_DISPENSABLE = (
+    *("pauses", "calls", "wasted tok", "begun"),  # of interactions
+    *("E2E P50", "req/s", "completed", "TTFT P50", "TPOT P50", "vs alone", "Jain"),
+    "half-way",
+)
 
 
 def show_analysis(built: BuiltAnalysis) -> None:
