@@ -45,7 +45,6 @@ TELEMETRY_INTERVAL_S = 0.5
 PROBE_TIMEOUT_S = 20.0
 _SILENT = (ErrorKind.UNFINISHED, ErrorKind.STALLED, ErrorKind.TIMEOUT)
 _ERROR_TEXTS = 3  # distinct error texts quoted when a tenant got no answer at all
-_CLIENT_REASONS = 2  # of why the client was in the way; cell.json has all
 
 
 @dataclass(slots=True)
@@ -190,11 +189,9 @@ def _note_foreign(result: CellResult, watch: ForeignWatch) -> None:
 def _note_client(result: CellResult) -> None:
     """Say beside the figures why they may be the client's own, and what helps."""
     if Mark.CLIENT_LIMITED in result.marks:
-        reasons = result.client["reasons"]
-        more = f"; and {len(reasons) - _CLIENT_REASONS} more" * (len(reasons) > _CLIENT_REASONS)
-        result.notes.append(
-            f"{Mark.CLIENT_LIMITED.value}: {'; '.join(reasons[:_CLIENT_REASONS])}{more}"
-        )
+        first, *others = result.client["reasons"]
+        more = f"; and {len(others)} more in cell.json" if others else ""
+        result.notes.append(f"{Mark.CLIENT_LIMITED.value}: {first}{more}")
 
 
 async def _measure(

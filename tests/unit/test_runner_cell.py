@@ -23,9 +23,7 @@ def test_a_client_in_the_way_is_told_beside_the_figures_with_what_helps() -> Non
     """The table and the page say why the figures may be the client's, and which flag helps."""
     limited = result(Mark.CLIENT_LIMITED)
     _note_client(limited)
-    assert limited.notes == [
-        "client-limited: late (--load-processes); slow (--transport stream); and 1 more"
-    ]
+    assert limited.notes == ["client-limited: late (--load-processes); and 2 more in cell.json"]
 
 
 def test_a_client_that_kept_up_is_not_mentioned() -> None:
