@@ -137,13 +137,15 @@ async def test_records_have_the_engines_own_times_and_counts(
 
 
 async def test_the_engine_is_asked_what_the_server_would_ask(path: str) -> None:
-    """Sampling is the request's over the model's defaults, and prompts are ids or text as given."""
+    """Sampling is the request's over the model's defaults; ids and priority are passed on as given."""
     engine, to = Engine(), target(path)
     async with client(engine, path) as transport:
         await ask(transport, to)
-        whole = replace(to, stream=False, sampling=Sampling(ignore_eos=False, top_p=0.9))
+        whole = replace(
+            to, stream=False, sampling=Sampling(ignore_eos=False, top_p=0.9), priority=-3
+        )
         await ask(transport, whole)
-    (prompt, sampling, priority), (_, other, _) = engine.asked
+    (prompt, sampling, priority), (_, other, urgent) = engine.asked
     assert prompt == {"type": "token", "prompt_token_ids": [7, 8, 9]}
     assert sampling == {
         "top_k": 5, "temperature": 0.0, "max_tokens": 4, "min_tokens": 4, "ignore_eos": True,
@@ -151,7 +153,7 @@ async def test_the_engine_is_asked_what_the_server_would_ask(path: str) -> None:
     }  # fmt: skip
     assert (other["top_p"], other["output_kind"]) == (0.9, "final")
     assert "ignore_eos" not in other
-    assert priority == 0
+    assert (priority, urgent) == (0, -3)
 
 
 async def test_connections_are_opened_ahead_and_used_again(path: str) -> None:
