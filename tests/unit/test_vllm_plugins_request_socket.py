@@ -137,7 +137,7 @@ async def test_records_have_the_engines_own_times_and_counts(
 
 
 async def test_the_engine_is_asked_what_the_server_would_ask(path: str) -> None:
-    """Sampling is the request's over the model's defaults; ids and priority are passed on as given."""
+    """The request's sampling goes over the model's defaults; ids and priority go as given."""
     engine, to = Engine(), target(path)
     async with client(engine, path) as transport:
         await ask(transport, to)
