@@ -15,7 +15,7 @@ from fairshare.records import ErrorKind
 
 # uvicorn closes idle connections after 5 s; one that is reused just then fails the request.
 KEEPALIVE_S = 4.0
-READ_BUFFER_BYTES = 1 << 18
+READ_BUFFER_BYTES = 1 << 16
 # Servers end an HTTP body right after the answer's last event. A connection on which that end
 # has not come so soon is given up rather than delaying the client's next request.
 BODY_END_S = 0.1

@@ -26,7 +26,7 @@ KEEPALIVE_S = 4.0
 # Servers end an HTTP body right after the answer's last event. A connection on which that end
 # has not come so soon is given up.
 BODY_END_S = 0.1
-READ_BUFFER_BYTES = 1 << 18
+READ_BUFFER_BYTES = 1 << 16  # what a connection may have read and not parsed yet
 OPENED_AT_ONCE = 64  # servers have a queue of new connections, often of 128
 _OUR_OWN_LIMITS = {errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM}
 

@@ -63,6 +63,8 @@ async def test_every_record_comes_home_from_one_barrier(scope: RunScope) -> None
     assert report.window_ns[0] == 200_000_000
     assert {r.phase for r in records} == {Phase.WARMUP, Phase.MEASURE}
     assert set(report.client["concurrency"]) == set("abc")
+    assert report.client["request_rate_per_s"]["b"]["requested"] == 2  # of four, two in the window
+    assert report.client["tokens"]["a"]["counted"] > 0
     assert len(report.client["processes"]) == 2
     assert not labelled(scope.run_id)
 

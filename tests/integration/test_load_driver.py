@@ -66,6 +66,7 @@ async def test_times_of_a_record_are_in_order_and_match_what_the_server_did() ->
         outcome = await run([load], Timing(warmup_s=0, window_s=5, drain_s=5, requests=1))
     record, seen = outcome.records[0], server.seen[0]
     assert record.chunk_tokens == seen.token_counts == [3, 3, 2]
+    assert record.empty_chunks == 3  # the role's as well
     assert record.sent_ns is not None
     assert record.first_token_ns == record.chunk_ns[0]
     assert record.headers_ns is not None
@@ -78,6 +79,17 @@ async def test_times_of_a_record_are_in_order_and_match_what_the_server_did() ->
     gaps = [b - a for a, b in itertools.pairwise(record.chunk_ns)]
     assert sum(gaps) == pytest.approx(written[-1] - written[0], abs=30_000_000)
     assert record.end_ns >= record.chunk_ns[-1]
+
+
+async def test_tokens_that_differ_from_usage_are_told() -> None:
+    """A server that tells neither ids nor continuous usage has its chunks taken for one token."""
+    async with FakeServer(Behaviour(tokens_per_chunk=4)) as server:
+        for extras, differing in ((True, 0), (False, 3)):
+            load = closed(server, continuous_usage=extras)
+            outcome = await run([load], Timing(warmup_s=0, window_s=5, drain_s=5, requests=3))
+            tokens = outcome.report.client["tokens"]["a"]
+            assert tokens["differing_requests"] >= differing
+            assert (tokens["counted"] == tokens["usage"]) is extras
 
 
 async def test_tokens_without_text_are_tokens() -> None:
@@ -104,7 +116,10 @@ async def test_open_loop_keeps_its_schedule_while_the_server_is_slow() -> None:
     assert max(sent) < ended[4]  # 12 requests of 0.2 s, one at a time, were all sent within 1 s
     slowest = max((record.end_ns or 0) - record.intended_ns for record in records)
     assert slowest > 12 * 200_000_000 - 500_000_000
-    assert outcome.report.client["schedule_lag_ms"]["p50"] >= 0
+    client = outcome.report.client
+    assert client["schedule_lag_ms"]["p50"] >= 0
+    assert client["request_rate_per_s"]["a"]["requested"] == pytest.approx(12 / 0.5)
+    assert client["concurrency"]["a"]["peak"] >= 8  # the server has one seat: the rest wait there
 
 
 async def test_open_loop_sends_nothing_meant_for_after_the_window() -> None:
