@@ -19,7 +19,7 @@ FAIL_ENV = "FAIRSHARE_VIRTUAL_FAIL"
 FAIL_FILE = "fail"
 KNOBS = frozenset(
     {
-        "driver_missing", "smi_hang", "smi_hang_after", "list_no_permission",
+        "driver_missing", "smi_slow", "smi_hang", "smi_hang_after", "list_no_permission",
         "mig_pending", "mig_in_use", "mig_timeout", "mig_no_permission", "mode_lies",
         "cgi_no_permission", "cgi_insufficient", "cgi_partial",
         "dci_in_use", "dgi_in_use", "dci_lies", "dgi_lies",

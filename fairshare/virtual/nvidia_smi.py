@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -34,12 +35,15 @@ _SHORT = {
     "--xml-format": "-x",
 }  # fmt: skip
 _FLAGS = ("-L", "--gpu-reset", "-q", "-x")
+_SLOW_S = 3.0  # a real driver takes seconds to change the MIG mode
 _VALUED = ("-i", "-mig", "-c", "-pm", "--format", *nvidia_smi_query.QUERIES)
 
 
 def main(arguments: list[str]) -> int:
     """Do what the command line says; the exit status is nvidia-smi's."""
     directory = os.environ.get(STATE_ENV)
+    if fails("smi_slow", *arguments):
+        time.sleep(_SLOW_S)
     if fails("smi_hang", *arguments):
         _hang()
     if not directory or fails("driver_missing"):
