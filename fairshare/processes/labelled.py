@@ -62,6 +62,15 @@ def labelled(run_id: str | None = None, slot: str | None = None) -> list[Process
     ]
 
 
+def spawned(run_id: str) -> list[ProcessIdentity]:
+    """Servers, daemons and workers of a run, without a driver tool that is making a change."""
+    return [
+        identity
+        for identity, carried in labels().items()
+        if carried[RUN_LABEL] == run_id and SLOT_LABEL in carried
+    ]
+
+
 def owner_label(owner: ProcessIdentity) -> str:
     """The value of the label that names a run's owner."""
     return f"{owner.pid}:{owner.start_ticks}:{owner.boot_id}"

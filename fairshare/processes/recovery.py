@@ -22,7 +22,7 @@ from pathlib import Path
 from fairshare import users
 from fairshare.processes import locks
 from fairshare.processes.ending import end_all, reap
-from fairshare.processes.identity import ProcessIdentity, identity_of
+from fairshare.processes.identity import ProcessIdentity, boot_id, identity_of
 from fairshare.processes.journal import Journal
 from fairshare.processes.journal_state import JournalState, Step
 from fairshare.processes.labelled import LABELS, labelled
@@ -75,11 +75,15 @@ def recover(journal: Journal, state: JournalState, grace_s: float = GRACE_S) -> 
     ``state`` is the journal's own.
     """
     result = Recovery()
-    segments = set(state.segments)
+    # The files of an earlier boot are gone, and their inodes may be somebody else's now.
+    this_boot = state.header.owner.boot_id == boot_id()
+    segments = set(state.segments) if this_boot else set()
     run_id = state.header.run_id
 
     def find() -> list[ProcessIdentity]:
-        found = members(run_id, state.header.uid, state.processes)
+        # Who was seen once stays ours, also when what it was told by has ended.
+        seen = {each: name for each, name in result.ended.items() if each.alive()}
+        found = seen | members(run_id, state.header.uid, state.processes)
         result.ended.update(found)
         held = held_by(identity.pid for identity in found)
         segments.update(held - state.header.segments_before)

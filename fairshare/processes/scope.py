@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 from fairshare import users
 from fairshare.errors import FairshareError, StoppedEarlyError
 from fairshare.events import EventLog
+from fairshare.processes.finishing import to_the_end
 from fairshare.processes.guards import Guard, KillGuards
 from fairshare.processes.identity import identify
 from fairshare.processes.journal import Journal, journal_path
@@ -95,6 +96,10 @@ class RunScope:
             KEEP_ENVIRONMENT: "1",
         }
 
+    def labelled(self, env: Mapping[str, str]) -> dict[str, str]:
+        """The environment of a tool, with the label: it may still be at work when the run dies."""
+        return {**env, **self.child_env()}
+
     def next_serial(self) -> int:
         """A number that no other process of this run got."""
         return next(self._serials)
@@ -119,20 +124,26 @@ class Watched:
 
     def __init__(self, header: RunHeader, reaper: subprocess.Popen[bytes], pipe: int) -> None:
         self.header = header
+        self.cleaned_up = True
         self._reaper = reaper
         self._pipe = pipe
 
-    def tell(self, what: bytes) -> None:
-        """Tell the reaper how far the run is; a run goes on without its reaper."""
-        with contextlib.suppress(BrokenPipeError):
-            os.write(self._pipe, what)
+    def begin(self) -> None:
+        """Tell the reaper of the journal that there is now; `cleaned_up` once it is done with."""
+        self.cleaned_up = False
+        self._tell(JOURNAL)
 
     def dismiss(self) -> None:
-        """Tell the reaper that nothing is left to do, and see it off."""
-        self.tell(FINISHED)
+        """Tell the reaper that nothing is left to do, unless there is, and see it off."""
+        if self.cleaned_up:
+            self._tell(FINISHED)
         os.close(self._pipe)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._reaper.wait(timeout=_WATCHERS_WAIT_S)
+
+    def _tell(self, what: bytes) -> None:
+        with contextlib.suppress(BrokenPipeError):  # a run goes on without its reaper
+            os.write(self._pipe, what)
 
 
 @contextlib.contextmanager
@@ -167,7 +178,7 @@ async def run_scope(events: EventLog, watch: Watched | None = None) -> AsyncIter
     with contextlib.ExitStack() as stack:
         watch = watch or stack.enter_context(watched())
         journal = Journal.create(watch.header)
-        watch.tell(JOURNAL)
+        watch.begin()
         was_subreaper = set_child_subreaper(True)
         scope = RunScope(watch.header, journal, events)
         try:
@@ -175,8 +186,9 @@ async def run_scope(events: EventLog, watch: Watched | None = None) -> AsyncIter
             events.emit("run.opened", run_id=scope.run_id, private_dir=str(scope.private_dir))
             yield scope
         finally:
-            await _close(scope)
+            await to_the_end(_close(scope))
             set_child_subreaper(was_subreaper)
+            watch.cleaned_up = True
 
 
 def _make_private(path: Path, run_id: str | None = None) -> None:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from fairshare.devices.telemetry import GpuSampler, gpu_sampler
 from fairshare.errors import FairshareError, StoppedEarlyError
 from fairshare.events import EventLog
-from fairshare.processes.labelled import labelled
+from fairshare.processes.labelled import spawned
 from fairshare.processes.scope import RunScope, Watched, run_scope
 from fairshare.records import CellResult, CellStatus
 from fairshare.results.files import writing
@@ -99,10 +99,10 @@ class Sweep:
         return self.outcome
 
     async def kill_processes(self) -> None:
-        """Kill every process of this run now; the scopes then find them gone and tidy up."""
+        """Kill every server of this run now; the scopes then find them gone and tidy up."""
         if self._scope is None:
             return
-        found = labelled(self._scope.run_id)
+        found = spawned(self._scope.run_id)
         await self._scope.guards.ask([identity.pid for identity in found])
         for identity in found:
             identity.signal(signal.SIGKILL)
@@ -152,9 +152,10 @@ class Sweep:
     ) -> None:
         """Start the servers and run cells, taken off ``left``, until one of the servers dies."""
         log_dir = self.store.dir / SERVERS / f"{deployment.id}-{len(self.outcome.starts) + 1}"
-        probes = await probe_shares(deployment.plan, self.settings.driver)
+        device, driver = self.settings.device, self.settings.driver
+        probing = replace(driver, env=stage.scope.labelled(driver.env))
+        probes = await probe_shares(deployment.plan, probing)
         async with AsyncExitStack() as stack:
-            device, driver = self.settings.device, self.settings.driver
             await stack.enter_async_context(memory_returned(device, driver, self.events))
             starting = fleet(
                 deployment.plan,

@@ -11,6 +11,7 @@ from fairshare.devices.constants import MigProfile
 from fairshare.devices.device import Device
 from fairshare.devices.driver import Driver
 from fairshare.errors import InfeasibleError
+from fairshare.processes.finishing import to_the_end
 from fairshare.processes.scope import RunScope
 from fairshare.records import Mode
 from fairshare.sharing.mig_facts import facts_unasked
@@ -85,10 +86,10 @@ class Mig(Partitioner):
             slots = tuple(_bound_to(slot, devices[slot.name].uuid) for slot in plan.slots)
             yield replace(plan, slots=slots)
         except BaseException as error:
-            await session.restore(after=error)
+            await to_the_end(session.restore(after=error))
             raise
         else:
-            await session.restore()
+            await to_the_end(session.restore())
 
     def _table(self, device: Device) -> MigTable:
         if not device.mig_capable:

@@ -65,7 +65,7 @@ class MigSession:
             PartitionError: it has no MIG, or a change of mode is pending.
         """
         gpu = smi_name(device)
-        smi = NvidiaSmi(gpu, driver.env)
+        smi = NvidiaSmi(gpu, scope.labelled(driver.env))
         found = await snapshot(smi)
         mode = found.modes.mig
         if mode.current not in (ENABLED, DISABLED):

@@ -57,15 +57,11 @@ class MigSnapshot:
 
     def differences(self, later: MigSnapshot) -> list[str]:
         """What is not as it was, in words; empty if everything is."""
-        pairs = (
-            ("MIG mode", self.modes.mig, later.modes.mig),
-            ("compute mode", self.modes.compute, later.modes.compute),
-            ("persistence mode", self.modes.persistence, later.modes.persistence),
-            ("GPU instances", self.gpu_instances, later.gpu_instances),
-            ("compute instances", self.compute_instances, later.compute_instances),
-        )
         return [
-            f"{what}: was {_told(was)}, is {_told(now)}" for what, was, now in pairs if was != now
+            *_differing("MIG mode", self.modes.mig, later.modes.mig),
+            *_other_differences(self.modes, later.modes),
+            *_differing("GPU instances", self.gpu_instances, later.gpu_instances),
+            *_differing("compute instances", self.compute_instances, later.compute_instances),
         ]
 
 
@@ -109,8 +105,8 @@ async def turn_off(smi: NvidiaSmi, found: GpuModes | None, *, may_reset: bool) -
     Compute and persistence mode become as ``found``; None leaves them as they are.
 
     Raises:
-        PartitionError: there are instances (turning it off would leave a pending change), or it
-            cannot be turned off now.
+        PartitionError: there are instances (turning it off would leave a pending change), it
+            cannot be turned off now, or another mode could not be set again.
     """
     now = await smi.modes()
     if now.mig != MigMode(DISABLED, DISABLED):
@@ -121,10 +117,22 @@ async def turn_off(smi: NvidiaSmi, found: GpuModes | None, *, may_reset: bool) -
                 hint="fairshare clean turns it off once they are gone",
             )
         now = await switch_mode(smi, False, may_reset=may_reset)
-    if found and now.compute != found.compute:
-        await smi.set_compute_mode(found.compute)
-    if found and now.persistence != found.persistence:
-        await smi.set_persistence_mode(found.persistence)
+    if found is not None:
+        await _set_others(smi, now, found)
+
+
+async def _set_others(smi: NvidiaSmi, now: GpuModes, found: GpuModes) -> None:
+    answers = []
+    if now.compute != found.compute:
+        answers.append(await smi.set_compute_mode(found.compute))
+    if now.persistence != found.persistence:
+        answers.append(await smi.set_persistence_mode(found.persistence))
+    if answers and (wrong := _other_differences(found, await smi.modes())):
+        raise PartitionError(
+            f"GPU {smi.gpu} is not as it was found: {'; '.join(wrong)}",
+            evidence=said(answers),
+            hint=rights.HINT if _refused(answers) else None,
+        )
 
 
 async def make_instance(smi: NvidiaSmi, profile: MigProfile, start: int) -> MigDevice | None:
@@ -191,6 +199,17 @@ async def destroy_instances(
                 "then run fairshare clean",
             )
         await asyncio.sleep(_RETRY_S)
+
+
+def _other_differences(found: GpuModes, later: GpuModes) -> list[str]:
+    return [
+        *_differing("compute mode", found.compute, later.compute),
+        *_differing("persistence mode", found.persistence, later.persistence),
+    ]
+
+
+def _differing(what: str, was: object, now: object) -> list[str]:
+    return [] if was == now else [f"{what}: was {_told(was)}, is {_told(now)}"]
 
 
 def _refused(answers: Collection[Answer]) -> bool:

@@ -95,7 +95,7 @@ class Mps(Partitioner):
             PartitionError: it cannot be started or stopped, does not take the limits, or the GPU
                 is not whole.
         """
-        await require_whole_gpu(plan.device, self._driver.env)
+        await require_whole_gpu(plan.device, scope.labelled(self._driver.env))
         async with mps_daemon(plan.device, scope, self._driver.env) as daemon:
             await _limit(daemon, plan, scope)
             self._daemon, self._engines = daemon, {}

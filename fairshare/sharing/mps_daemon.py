@@ -120,7 +120,7 @@ async def mps_daemon(
         )
     step = _intend(pipe_dir, driver_env, scope)
     started_s = time.monotonic()
-    control = MpsControl(pipe_dir, driver_env)
+    control = MpsControl(pipe_dir, scope.labelled(driver_env))
     env = _daemon_env(device, driver_env, pipe_dir, log_dir)
     process = await _spawn(["-S"] if static else [], env, log_dir, scope)
     daemon = MpsDaemon(process, control, scope)

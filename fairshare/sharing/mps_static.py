@@ -63,12 +63,12 @@ class StaticMps(Mps):
             PartitionError: this MPS has no static partitions, or they could not be made.
         """
         env = self._driver.env
-        await require_whole_gpu(plan.device, env)
+        await require_whole_gpu(plan.device, scope.labelled(env))
         async with mps_daemon(plan.device, scope, env, static=True) as daemon:
             await limit_memory(daemon, plan, scope)
             self._daemon, self._engines = daemon, {}
             shares = [slot.compute_fraction for slot in plan.slots]
-            uuid = await _uuid(plan.device, env)
+            uuid = await _uuid(plan.device, scope.labelled(env))
             async with sm_partitions(daemon.control, uuid, shares) as partitions:
                 pairs = zip(plan.slots, partitions, strict=True)
                 slots = tuple(_placed(slot, each, plan.device, daemon) for slot, each in pairs)

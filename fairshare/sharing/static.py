@@ -43,7 +43,7 @@ class StaticSharing(Partitioner):
         Raises:
             PartitionError: servers would not get the whole device.
         """
-        await require_whole_gpu(plan.device, self._driver.env)
+        await require_whole_gpu(plan.device, scope.labelled(self._driver.env))
         scope.events.emit("partition.applied", mode=plan.mode.value, label=plan.label)
         yield plan
 

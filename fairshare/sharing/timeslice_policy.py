@@ -15,6 +15,7 @@ from pathlib import Path
 
 from fairshare.devices.driver import STATE_VARIABLE
 from fairshare.errors import PartitionError
+from fairshare.processes.finishing import to_the_end
 from fairshare.processes.scope import RunScope
 from fairshare.sharing.rights import HINT
 from fairshare.sharing.tools import Answer, run_tool, tool_env, undo_env
@@ -79,14 +80,35 @@ async def timeslice_policy(
         [[*undo, policy.value, found.value]],
         {**driver_env, **undo_env()},
     )
+    env = scope.labelled(driver_env)
     try:
-        await set_policy(gpu, driver_env, policy)
+        await set_policy(gpu, env, policy)
         scope.events.emit("timeslice.set", gpu=gpu, policy=policy.value, found=found.value)
         yield
     finally:
-        await set_policy(gpu, driver_env, found)
+        now = await to_the_end(_put_back(gpu, env, policy, found))
         scope.journal.done(step)
+        if now is not found:
+            raise PartitionError(
+                f"the time-slice policy of GPU {gpu} was {found.value}, and is {now.value}: "
+                "somebody else has set it meanwhile, so it was left alone"
+            )
         scope.events.emit("timeslice.restored", gpu=gpu, policy=found.value)
+
+
+async def _put_back(
+    gpu: str, driver_env: Mapping[str, str], ours: TimeslicePolicy, found: TimeslicePolicy
+) -> TimeslicePolicy:
+    """Set the policy that was found where ours is in force, and return what is in force then.
+
+    Raises:
+        PartitionError: that does not succeed.
+    """
+    now = await read_policy(gpu, driver_env)
+    if now is not ours:
+        return now
+    await set_policy(gpu, driver_env, found)
+    return found
 
 
 async def undo_policy(arguments: Sequence[str]) -> None:
@@ -98,8 +120,7 @@ async def undo_policy(arguments: Sequence[str]) -> None:
     gpu, ours, found = arguments
     if _is_gone():
         return
-    if await read_policy(gpu, {}) is TimeslicePolicy(ours):
-        await set_policy(gpu, {}, TimeslicePolicy(found))
+    await _put_back(gpu, {}, TimeslicePolicy(ours), TimeslicePolicy(found))
 
 
 def _is_gone() -> bool:

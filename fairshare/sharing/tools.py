@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from fairshare import users
 from fairshare.errors import PartitionError
 from fairshare.sharing import rights
+
+_ORPHANED_AT_BIRTH = 70
+_UNKILLABLE_S = 10.0  # for a change that sudo makes and that we may not cut short
 
 
 class ToolMissingError(PartitionError):
@@ -80,24 +85,50 @@ async def _run(
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            preexec_fn=in_child,
+            preexec_fn=partial(_in_child, os.getpid(), in_child),
         )
     except OSError as error:
         raise ToolMissingError(
             f"{argv[0]} cannot be run: {error.strerror}",
             hint="it comes with the NVIDIA driver; is it on PATH?",
         ) from None
+    output: bytes | None = None
     try:
         output, _ = await asyncio.wait_for(process.communicate(text.encode()), timeout_s)
     except TimeoutError:
-        raise PartitionError(
-            f"{' '.join(argv)} did not answer within {timeout_s:g} s and was killed"
-        ) from None
+        pass
     finally:
-        if process.returncode is None:
-            # What runs as root cannot be killed by us, and must not be waited for either.
-            with suppress(ProcessLookupError, PermissionError):
-                with users.as_root():
-                    process.kill()
-                await process.wait()
+        await _end(process)
+    if output is None:
+        how = "still runs" if process.returncode is None else "was killed"
+        raise PartitionError(f"{' '.join(argv)} did not answer within {timeout_s:g} s and {how}")
     return Answer(tuple(argv), process.returncode or 0, output.decode("utf-8", "replace"))
+
+
+def _in_child(parent: int, then: Callable[[], None] | None) -> None:
+    """What the tool's process does between fork and exec.
+
+    A Ctrl-C at the terminal reaches it as well, and a closing terminal; it is we who are meant, and
+    a change that is cut short would be taken for one that failed.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    if os.getppid() != parent:
+        os._exit(_ORPHANED_AT_BIRTH)  # whoever cleans up after us must not find a change begin
+    if then is not None:
+        then()
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Kill a tool that still runs; what sudo runs cannot be killed, and has a while to come to."""
+    if process.returncode is not None:
+        return
+    with suppress(ProcessLookupError):
+        try:
+            with users.as_root():
+                process.kill()
+        except PermissionError:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), _UNKILLABLE_S)
+        else:
+            await process.wait()

@@ -29,6 +29,7 @@ class Progress:
             "cell.started": self._started,
             "cell.finished": self._done,
             "stop.requested": self._stopping,
+            "run.not_undone": self._not_undone,
         }
 
     def __call__(self, event: Event) -> None:
@@ -47,6 +48,10 @@ class Progress:
         click.echo(f"cleaned up after a killed run ({event['run']})")
         for problem in event["failed"]:
             click.secho(f"  {problem}", fg="yellow")
+
+    def _not_undone(self, event: Event) -> None:
+        click.secho(f"not put back: {event['problem']}", fg="red")
+        click.echo("fairshare clean tries it again")
 
     def _begun(self, event: Event) -> None:
         self._cells = event["cells"]

@@ -9,7 +9,16 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from processes_children import DAEMON, SHARED_MEMORY, STUBBORN, Owner, Ready, assert_gone, python
+from processes_children import (
+    DAEMON,
+    SHARED_MEMORY,
+    STUBBORN,
+    UNLABELLED_CHILD,
+    Owner,
+    Ready,
+    assert_gone,
+    python,
+)
 
 from fairshare.errors import PreflightError
 from fairshare.processes.clean import (
@@ -305,6 +314,20 @@ def test_a_pid_that_was_reused_is_left_alone(tmp_path: Path) -> None:
         code = foreign.poll()
         foreign.kill()
     assert code is None
+
+
+def test_a_child_is_ended_although_who_led_to_it_went_first(ready: Ready, tmp_path: Path) -> None:
+    """Without a label of its own it was seen below its parent, which obeys SIGTERM; it does not."""
+    journal = _dead_run(tmp_path / "fs-0", {})
+    labels = {RUN_LABEL: journal.path.stem, OWNER_LABEL: owner_label(_dead_owner())}
+    command = python(UNLABELLED_CHILD, STUBBORN)
+    with subprocess.Popen(command, env=ready.env() | labels, start_new_session=True):
+        child = identify(int(ready.line()[0]))
+        assert child is not None
+        (run,) = find_dead_runs()
+        undo(run, dry_run=False)
+        alive = child.signal(signal.SIGKILL)
+    assert not alive
 
 
 def test_a_copied_label_of_a_live_run_does_not_end_it(ready: Ready, tmp_path: Path) -> None:

@@ -138,6 +138,33 @@ async def test_a_run_that_fails_or_is_cancelled_is_cleaned_up_too(
     assert _journals() == []
 
 
+async def test_a_cancellation_does_not_cut_the_clean_up_short(tmp_path: Path) -> None:
+    """Cancelled at its very end, a run still undoes, reports and leaves no journal."""
+    told: list[str] = []
+    events = EventLog()
+    events.listen(lambda event: told.append(event["event"]))
+    begun, go_on = tmp_path / "begun", tmp_path / "go-on"
+    os.mkfifo(begun)
+    os.mkfifo(go_on)
+
+    async def run() -> None:
+        async with run_scope(events) as scope:
+            command = 'echo > "$0"; read word < "$1"; echo done > "$2"'
+            files = [str(path) for path in (begun, go_on, tmp_path / "undone")]
+            scope.journal.intend("a change", [["sh", "-c", command, *files]])
+
+    task = asyncio.create_task(run())
+    await asyncio.to_thread(begun.read_text)
+    task.cancel()
+    await asyncio.sleep(0)
+    await asyncio.to_thread(go_on.write_text, "now\n")
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (tmp_path / "undone").exists()
+    assert told[-2:] == ["run.removed", "run.closed"]
+    assert _journals() == []
+
+
 async def test_a_change_that_cannot_be_undone_is_said_and_kept(tmp_path: Path) -> None:
     """A failing undo command is told with its output, and stays in the journal for later."""
     told: list[dict[str, Any]] = []

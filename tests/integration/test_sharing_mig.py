@@ -19,12 +19,14 @@ import pytest
 
 from fairshare.devices.constants import spec_of_product
 from fairshare.devices.device import Device
-from fairshare.devices.driver import Driver
+from fairshare.devices.driver import STATE_VARIABLE, Driver
 from fairshare.devices.inventory import virtual_device
 from fairshare.errors import PartitionError
 from fairshare.events import EventLog
 from fairshare.processes.clean import find_dead_runs, undo
+from fairshare.processes.labelled import environment_of
 from fairshare.processes.scope import RunScope, run_scope
+from fairshare.processes.table import all_pids, command_line
 from fairshare.records import Mode, Provenance
 from fairshare.sharing import mig_session, mig_state, mig_undo
 from fairshare.sharing.emulated import NOT_ISOLATED
@@ -371,6 +373,30 @@ async def test_what_cannot_be_put_back_is_reported(bench: Bench) -> None:
                 bench.fail("compute_mode_no_permission")
     assert "compute mode: was Exclusive_Process, is Default" in str(caught.value)
     assert not bench.named("partition.restored")
+    assert not bench.named("run.undone")  # nor by who cleans up after it
+    (problem,) = [event["problem"] for event in bench.named("run.not_undone")]
+    assert "compute mode: was Exclusive_Process, is Default" in problem
+    assert journals(bench)
+
+
+async def test_a_second_ctrl_c_does_not_cut_the_restoring_short(bench: Bench) -> None:
+    """Cancelled while instances are destroyed: all is put back and compared before it ends."""
+    before = bench.state
+    partitioner, plan = planned(bench)
+
+    async def sweep() -> None:
+        async with bench.run() as scope, partitioner.apply(plan, scope):
+            bench.fail("smi_slow=-dgi:1")
+
+    task = asyncio.create_task(sweep())
+    await until((bench.path / "fail").exists)
+    await until(lambda: not (bench.path / "fail").read_text())
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert bench.state == before
+    assert bench.named("partition.restored")
+    assert not bench.named("run.undone")
 
 
 async def test_ampere_is_not_switched_without_leave_to_reset(bench: Bench) -> None:
@@ -479,9 +505,9 @@ asyncio.run(main())
 """
 
 
-async def killed(bench: Bench, when: str) -> None:
-    """Run up to the second instance, before or after it is made, and kill the run there."""
-    process = await asyncio.create_subprocess_exec(
+async def doomed(bench: Bench, when: str) -> asyncio.subprocess.Process:
+    """Start a run that waits before or after it makes the second instance."""
+    return await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
         KILLED,
@@ -489,6 +515,11 @@ async def killed(bench: Bench, when: str) -> None:
         env={**os.environ, **bench.env, "PYTHONPATH": str(CHECKOUT)},
         stdout=asyncio.subprocess.PIPE,
     )
+
+
+async def killed(bench: Bench, when: str) -> None:
+    """Run up to the second instance, before or after it is made, and kill the run there."""
+    process = await doomed(bench, when)
     assert process.stdout is not None
     assert await process.stdout.readline() == b"now\n"
     process.send_signal(signal.SIGKILL)
@@ -506,6 +537,24 @@ async def test_a_killed_run_is_undone(when: str, bench: Bench) -> None:
     before = bench.state
     await killed(bench, when)
     await until(lambda: not journals(bench))
+    assert bench.state == before
+
+
+@pytest.mark.parametrize("change", ["-mig", "-cgi"])
+async def test_a_change_under_way_at_the_kill_does_not_come_after_the_undoing(
+    change: str, bench: Bench
+) -> None:
+    """The tool that outlives its run is ended before what it may have done is undone."""
+    before = bench.state
+    bench.fail(f"smi_slow={change}:1")
+    process = await doomed(bench, "after")
+    await until(lambda: not (bench.path / "fail").read_text())
+    process.kill()
+    await process.wait()
+    await until(lambda: not journals(bench))
+    at_work = [each for each in all_pids() if "nvidia_smi" in command_line(each)]
+    theirs = {environment_of(pid).get(STATE_VARIABLE) for pid in at_work}
+    assert str(bench.path) not in theirs
     assert bench.state == before
 
 

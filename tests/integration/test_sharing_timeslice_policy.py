@@ -61,6 +61,18 @@ async def test_the_policy_is_set_and_put_back(driver_env: dict[str, str]) -> Non
         assert await read_policy("0", driver_env) is TimeslicePolicy.SHORT
 
 
+async def test_a_policy_that_others_set_meanwhile_stays_and_is_told(
+    driver_env: dict[str, str],
+) -> None:
+    """It is not ours to put back, and that the GPU is not as it was found is no success."""
+    partitioner = partitioner_for(Mode.TIMESLICE, DEVICE, Driver(driver_env), LONG)
+    async with run_scope(EventLog()) as scope:
+        with pytest.raises(PartitionError, match="was default, and is medium"):
+            async with partitioner.apply(partitioner.plan(DEVICE, TENANTS), scope):
+                await set_policy("0", driver_env, TimeslicePolicy.MEDIUM)
+    assert await read_policy("0", driver_env) is TimeslicePolicy.MEDIUM
+
+
 async def test_without_a_wish_nothing_is_asked_or_changed(tmp_path: Path) -> None:
     """The policy belongs to the owner of the GPU."""
     events: list[dict[str, Any]] = []
