@@ -262,12 +262,23 @@ class _Connection(asyncio.BufferedProtocol):
             if receiver is not None:
                 self._hand_on(response, receiver, now_ns, body)
         except HttpError as error:
-            self._fail(TransportError(ErrorKind.BAD_RESPONSE, f"not HTTP: {error}"))
+            self._break(response, receiver, now_ns, error)
         except Exception as error:  # a WireError, or a fault of the receiver's own: both are told
             self._fail(error)
         else:
             if response.complete:
                 self._finish(response)
+
+    def _break(
+        self, response: Http1Response, receiver: Receiver | None, now_ns: int, error: HttpError
+    ) -> None:
+        """End an answer that stopped being HTTP, after what it said before."""
+        try:
+            if receiver is not None and error.body:
+                self._hand_on(response, receiver, now_ns, error.body)
+        except Exception as earlier:  # what was said first was wrong first
+            self._fail(earlier)
+        self._fail(TransportError(ErrorKind.BAD_RESPONSE, f"not HTTP: {error}"))
 
     def _hand_on(
         self, response: Http1Response, receiver: Receiver, now_ns: int, body: bytes

@@ -19,7 +19,9 @@ _NO_BODY = (204, 304)
 
 
 class HttpError(ValueError):
-    """What came is not HTTP, or not all of it came."""
+    """What came is not HTTP, or not all of it came; ``body`` is what of the body came before."""
+
+    body = b""
 
 
 class _Next(Enum):
@@ -161,8 +163,16 @@ class Http1Response:
         return self._chunks(self._kept + data)
 
     def _chunks(self, data: bytes) -> bytes:
-        self._kept = b""
         found: list[bytes] = []
+        try:
+            self._walk_chunks(data, found)
+        except HttpError as error:
+            error.body = b"".join(found)
+            raise
+        return found[0] if len(found) == 1 else b"".join(found)
+
+    def _walk_chunks(self, data: bytes, found: list[bytes]) -> None:
+        self._kept = b""
         at, size = 0, len(data)
         while at < size:
             if self._next is _Next.SIZE:
@@ -191,7 +201,6 @@ class Http1Response:
             else:
                 self._trailers(data[at:])
                 break
-        return found[0] if len(found) == 1 else b"".join(found)
 
     def _begin_chunk(self, line: bytes) -> None:
         match = _SIZE_LINE.fullmatch(line)

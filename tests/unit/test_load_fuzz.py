@@ -144,10 +144,10 @@ async def check(seed: int, count: int) -> set[ErrorKind | None]:
         assert record.end_ns is not None
         assert record.chunk_ns == sorted(record.chunk_ns)
         assert RequestRecord.from_mapping(orjson.loads(record.to_json())) == record
-        if (whole := await record_of([data])).ok:
-            assert record.ok, (record.error_text, data)
-            assert record.chunk_tokens == whole.chunk_tokens, data
-            assert record.output_tokens == whole.output_tokens, data
+        whole = await record_of([data])
+        assert record.error == whole.error, (record.error_text, whole.error_text, data)
+        assert record.chunk_tokens == whole.chunk_tokens, data
+        assert record.output_tokens == whole.output_tokens, data
     return kinds
 
 
@@ -157,6 +157,20 @@ async def test_the_answer_itself_is_good_wherever_it_is_cut() -> None:
         record = await record_of([piece for piece in (ANSWER[:at], ANSWER[at:]) if piece])
         assert record.ok, (at, record.error_text)
         assert (record.chunk_tokens, record.output_tokens, record.empty_chunks) == ([1, 2], 3, 1)
+
+
+async def test_garbage_after_the_last_event_spoils_nothing() -> None:
+    """An answer that is complete stays good, in one read with whatever follows."""
+    record = await record_of([ANSWER.removesuffix(b"0\r\n\r\n") + b"garbage\r\n"])
+    assert record.ok, record.error_text
+
+
+async def test_tokens_before_garbage_are_kept() -> None:
+    """What arrived is in the record, though the answer failed in the same read."""
+    begun = ANSWER[: ANSWER.index(chunk(token("xy", 8, 9, finish="length")))]
+    record = await record_of([begun + b"garbage\r\n"])
+    assert record.error is ErrorKind.BAD_RESPONSE
+    assert record.chunk_tokens == [1]
 
 
 @pytest.mark.parametrize("seed", range(4))

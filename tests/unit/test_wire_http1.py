@@ -140,6 +140,13 @@ def test_what_is_not_http_is_an_error(answer: bytes) -> None:
         read(answer)
 
 
+def test_what_came_before_the_error_is_not_lost() -> None:
+    """The body up to the point where it stops being HTTP comes with the error."""
+    with pytest.raises(HttpError) as caught:
+        read(CHUNKED + b"3\r\nabc\r\n2\r\nde\r\nzz\r\n")
+    assert caught.value.body == b"abcde"
+
+
 @pytest.mark.parametrize(
     ("start", "limit"),
     [
