@@ -12,8 +12,9 @@ One JSON line each, in ``<state dir>/runs/<run id>.jsonl``::
     {"kind": "closed"}                                  nothing at all is left
 
 Whoever writes to a journal holds its lock (``flock``): the run while it lives, then whoever cleans
-up after it. The lock falls with its holder, so a journal that can be locked has no live run. The
-writer remembers what it wrote: the journal may be lost or full while its run goes on.
+up after it, and the command that undoes a change. The lock falls with its last holder, so a journal
+that can be locked has no live run. The writer remembers what it wrote: the journal may be lost or
+full while its run goes on.
 """
 
 from __future__ import annotations
@@ -126,6 +127,11 @@ class Journal:
                 return journal
         journal.close()
         return None
+
+    @property
+    def descriptor(self) -> int:
+        """The open file that holds the lock, with every process that inherits it."""
+        return self._descriptor
 
     def try_lock(self) -> bool:
         """Hold the journal if nobody else does."""

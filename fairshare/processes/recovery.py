@@ -24,7 +24,7 @@ from fairshare.processes import locks
 from fairshare.processes.ending import end_all, reap
 from fairshare.processes.identity import ProcessIdentity, boot_id, identity_of
 from fairshare.processes.journal import Journal
-from fairshare.processes.journal_state import JournalState, Step
+from fairshare.processes.journal_state import JournalState, RunHeader, Step
 from fairshare.processes.labelled import LABELS, labelled
 from fairshare.processes.segments import SHM, held_by, remove_unheld
 from fairshare.processes.table import snapshot, user_of, with_descendants
@@ -91,13 +91,13 @@ def recover(journal: Journal, state: JournalState, grace_s: float = GRACE_S) -> 
 
     steps = [step for step in state.pending.values() if step.release]
     if steps and find():
-        _release(steps, result)
+        _release(journal, steps, result)
     result.survivors = end_all(find, grace_s, lambda _event, _identities: None)
     reap(identity.pid for identity in result.ended if identity not in state.processes)
     for step in sorted(state.pending.values(), key=lambda step: -step.number):
         _undo(journal, step, result)
-    _remove_private_dir(state.header.private_dir, run_id, result)
-    result.removed += [str(SHM / name) for name in remove_unheld(segments)]
+    _remove_private_dir(state.header, result)
+    result.removed += [str(SHM / name) for name in remove_unheld(segments, state.header.uid)]
     lock = state.header.lock
     if lock is not None and locks.remove_free(lock):
         result.removed.append(str(lock))
@@ -114,19 +114,19 @@ def recover(journal: Journal, state: JournalState, grace_s: float = GRACE_S) -> 
     return result
 
 
-def _release(steps: Iterable[Step], result: Recovery) -> None:
+def _release(journal: Journal, steps: Iterable[Step], result: Recovery) -> None:
     """Run the release commands within a limit; whatever comes of it, the processes end next."""
     deadline_s = time.monotonic() + _RELEASE_S
     for step in steps:
         for argv in step.release:
             left_s = deadline_s - time.monotonic()
-            if left_s > 0 and _run(argv, step.env, left_s) is None:
+            if left_s > 0 and _run(journal, argv, step.env, left_s) is None:
                 result.released.append(step.name)
 
 
 def _undo(journal: Journal, step: Step, result: Recovery) -> None:
     for index in range(step.commands_undone, len(step.undo)):
-        problem = _run(step.undo[index], step.env, _UNDO_TIMEOUT_S)
+        problem = _run(journal, step.undo[index], step.env, _UNDO_TIMEOUT_S)
         if problem is not None:
             result.failed.append(f"{step.name}: {shlex.join(step.undo[index])}: {problem}")
             return
@@ -136,8 +136,12 @@ def _undo(journal: Journal, step: Step, result: Recovery) -> None:
         result.undone.append(step.name)
 
 
-def _run(argv: list[str], env: Mapping[str, str], timeout_s: float) -> str | None:
-    """Run one command outside the run; return what went wrong, None if nothing did."""
+def _run(journal: Journal, argv: list[str], env: Mapping[str, str], timeout_s: float) -> str | None:
+    """Run one command outside the run; return what went wrong, None if nothing did.
+
+    It holds the journal's lock with us, and after us should we be killed: nobody cleans up after
+    the run, and no new one begins, beside a command that is still at work.
+    """
     own = {name: value for name, value in os.environ.items() if name not in LABELS}
     try:
         process = subprocess.Popen(
@@ -148,6 +152,7 @@ def _run(argv: list[str], env: Mapping[str, str], timeout_s: float) -> str | Non
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            pass_fds=[journal.descriptor],
             **users.root_ids(),
         )
     except OSError as error:
@@ -169,13 +174,15 @@ def _run(argv: list[str], env: Mapping[str, str], timeout_s: float) -> str | Non
     return f"exit code {process.returncode}{''.join(f': {line}' for line in last)}"
 
 
-def _remove_private_dir(folder: Path, run_id: str, result: Recovery) -> None:
+def _remove_private_dir(header: RunHeader, result: Recovery) -> None:
+    """Remove it if the run's own user made it, whoever cleans up: root may do so at boot."""
+    folder = header.private_dir
     try:
         status = folder.lstat()
     except FileNotFoundError:
         return
-    ours = stat.S_ISDIR(status.st_mode) and users.is_ours(status.st_uid)
-    if not ours or not _is_marked(folder, run_id):
+    ours = stat.S_ISDIR(status.st_mode) and status.st_uid == header.uid
+    if not ours or not _is_marked(folder, header.run_id):
         result.failed.append(f"{folder} is not the folder this run made; it was left alone")
         return
     shutil.rmtree(folder, ignore_errors=True)

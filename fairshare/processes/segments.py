@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fairshare import users
 from fairshare.processes.table import all_pids
 
 SHM = Path("/dev/shm")  # noqa: S108 - the kernel's fixed place of POSIX shared memory
@@ -21,12 +20,12 @@ class Segment:
     name: str
     inode: int
 
-    def remove(self) -> bool:
-        """Delete it if it is still the same file and belongs to this user."""
+    def remove(self, uid: int) -> bool:
+        """Delete it if it is still the same file and belongs to the user ``uid``."""
         path = SHM / self.name
         try:
             status = path.lstat()
-            if status.st_ino != self.inode or not users.is_ours(status.st_uid):
+            if (status.st_ino, status.st_uid) != (self.inode, uid):
                 return False
             path.unlink()
         except OSError:
@@ -57,13 +56,13 @@ def held_by(pids: Iterable[int]) -> set[Segment]:
     return {by_inode[inode] for inode in held & by_inode.keys()}
 
 
-def remove_unheld(ours: Iterable[Segment]) -> list[str]:
-    """Delete those of our segments that no process holds any more; return their names."""
+def remove_unheld(ours: Iterable[Segment], uid: int) -> list[str]:
+    """Delete those of our segments, made by ``uid``, that nobody holds any more; their names."""
     candidates = sorted(set(ours) & existing())
     if not candidates:
         return []
     held = held_by(all_pids())
-    return [segment.name for segment in candidates if segment not in held and segment.remove()]
+    return [each.name for each in candidates if each not in held and each.remove(uid)]
 
 
 def _mapped_inodes(pid: int) -> set[int]:

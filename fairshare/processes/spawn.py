@@ -157,7 +157,7 @@ class ManagedProcess:
                 await self._ask_leader(grace_s, started_s)
             survivors = await self._end_rest(min(grace_s, _GROUP_GRACE_S), started_s)
             reap(identity.pid for identity in self._seen if identity.pid != self.pid)
-            removed = await asyncio.to_thread(remove_unheld, self._segments)
+            removed = await asyncio.to_thread(remove_unheld, self._segments, self._scope.header.uid)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(self._watcher), _GROUP_GRACE_S)
             self._gone = not survivors

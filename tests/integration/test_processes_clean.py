@@ -31,8 +31,10 @@ from fairshare.processes.identity import ProcessIdentity, boot_id, identify
 from fairshare.processes.journal import Journal, read_state, runs_dir
 from fairshare.processes.journal_state import RunHeader
 from fairshare.processes.labelled import OWNER_LABEL, RUN_LABEL, labelled, owner_label
-from fairshare.processes.segments import SHM
+from fairshare.processes.segments import SHM, Segment
 from fairshare.processes.table import namespace_of
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -206,6 +208,28 @@ def test_a_journal_in_use_is_not_cleaned_a_second_time(
     assert undo(run, dry_run=False) == ["undid a"]
 
 
+def test_an_undoing_that_outlives_who_began_it_is_waited_for(ready: Ready, tmp_path: Path) -> None:
+    """Nobody else cleans up, and no new run begins, beside a command that is still at work."""
+    go_on = tmp_path / "go-on"
+    os.mkfifo(go_on)
+    at_work = 'echo $$ > "$READY"; read word < "$0"'
+    journal = _dead_run(tmp_path / "fs-0", {"a change": [["sh", "-c", at_work, str(go_on)]]})
+    code = (
+        "from fairshare.processes.clean import find_dead_runs, undo\n"
+        "undo(find_dead_runs()[0], dry_run=False)"
+    )
+    with subprocess.Popen(python(code), env=ready.env(), cwd=ROOT) as cleaner:
+        undoing = identify(int(ready.line()[0]))
+        assert undoing is not None
+        cleaner.kill()
+    assert Journal.lock(journal.path) is None
+    go_on.write_text("now\n")
+    assert_gone(undoing)
+    again = Journal.lock(journal.path)
+    assert again is not None
+    again.close()
+
+
 def test_orphans_without_a_journal_are_found_by_their_label(ready: Ready) -> None:
     """A labelled process of a dead owner is found and ended; a live or unknown owner's is not."""
     run_id = secrets.token_hex(6)
@@ -328,6 +352,27 @@ def test_a_child_is_ended_although_who_led_to_it_went_first(ready: Ready, tmp_pa
         undo(run, dry_run=False)
         alive = child.signal(signal.SIGKILL)
     assert not alive
+
+
+def test_after_a_reboot_shared_memory_is_somebody_elses(tmp_path: Path) -> None:
+    """Names and inodes come again with each boot, so a file that bears both is not ours."""
+    path = SHM / f"psm_{secrets.token_hex(4)}"
+    path.touch()
+    try:
+        owner = ProcessIdentity(os.getpid(), 1, "another boot")
+        header = RunHeader(
+            f"dead-{secrets.token_hex(3)}", owner, os.uname().nodename, tmp_path / "fs-0",
+            uid=os.getuid(), namespace=namespace_of() or "",
+        )  # fmt: skip
+        journal = Journal.create(header)
+        journal.add_segments([Segment(path.name, path.stat().st_ino)])
+        journal.close()
+        (run,) = find_dead_runs()
+        undo(run, dry_run=False)
+        assert path.exists()
+        assert not journal.path.exists()
+    finally:
+        path.unlink()
 
 
 def test_a_copied_label_of_a_live_run_does_not_end_it(ready: Ready, tmp_path: Path) -> None:

@@ -275,7 +275,7 @@ async def test_shared_memory_that_stays_is_an_error(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A segment that a server made and that cannot be removed would be the next one's to miss."""
-    monkeypatch.setattr("fairshare.processes.spawn.remove_unheld", lambda segments: [])
+    monkeypatch.setattr("fairshare.processes.spawn.remove_unheld", lambda segments, uid: [])
     segment = Path("/dev/shm") / f"fs-test-{os.getpid()}"  # noqa: S108 - shared memory is meant
     with pytest.raises(ServerError, match="left something behind") as caught:
         async with bench.fleet(command=[*_COMMAND, "--segment", str(segment)]):

@@ -26,6 +26,7 @@ from fairshare import assets, users
 from fairshare.events import EventLog
 from fairshare.processes.scope import run_scope
 from fairshare.processes.spawn import ManagedProcess
+from fairshare.processes.table import command_line, snapshot
 from fairshare.sharing.tools import run_tool
 
 WHO = [sys.executable, "-c", "import os; print(os.getresuid(), os.getresgid(), os.getgroups())"]
@@ -46,12 +47,18 @@ async def main():
         owners = [path.stat().st_uid for path in (log, scope.private_dir)]
         print("owners", owners, scope.journal.path.parent == assets.state_path() / "runs")
         print("hold", flush=True)
-        if sys.argv[1:] == ["killed"]:
+        if sys.argv[1:2] == ["killed"]:
             child = "import signal; print('x', flush=True); signal.pause()"
             await ManagedProcess.spawn(
                 "b", [sys.executable, "-c", child], env=env, log_path=log, scope=scope
             )
             print(scope.private_dir, scope.journal.path, flush=True)
+            if sys.argv[2:] == ["with its reaper"]:
+                children = [row.pid for row in snapshot().values() if row.ppid == os.getpid()]
+                with users.as_root():
+                    for pid in children:
+                        if "fairshare.processes.reaper" in command_line(pid):
+                            os.kill(pid, 9)
             os.kill(os.getpid(), 9)
 
 asyncio.run(main())
@@ -143,5 +150,34 @@ def test_a_killed_run_is_cleaned_up_with_roots_rights(
     state = env["FAIRSHARE_STATE_DIR"]
     left = [pid for pid in all_pids() if environment_of(pid).get("FAIRSHARE_STATE_DIR") == state]
     assert wait_gone(filter(None, map(identify, left)), 20) == []
+    assert not private_dir.exists()
+    assert not journal.exists()
+
+
+def test_root_itself_cleans_up_after_a_run_under_sudo(
+    place: tuple[str, dict[str, str], Path],
+) -> None:
+    """At boot, and where a service has ended, nobody called sudo; the user's folder goes too."""
+    python, env, folder = place
+    done = subprocess.run(
+        [python, "-c", LOOK, "killed", "with its reaper"],
+        env=env,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    private_dir, journal = map(Path, done.stdout.splitlines()[-1].split())
+    assert private_dir.exists()
+    cleaned = subprocess.run(
+        [sys.executable, "-m", "fairshare", "clean"],
+        env={name: value for name, value in env.items() if not name.startswith("SUDO_")},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert cleaned.returncode == 0, cleaned.stdout
     assert not private_dir.exists()
     assert not journal.exists()

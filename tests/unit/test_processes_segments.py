@@ -29,7 +29,7 @@ def _segment(memory: shared_memory.SharedMemory) -> Segment:
 def test_a_mapped_segment_is_held_and_stays(memory: shared_memory.SharedMemory) -> None:
     """What a process maps is found as held by it and is not removed, even if said to be ours."""
     assert _segment(memory) in held_by([os.getpid()])
-    assert remove_unheld([_segment(memory)]) == []
+    assert remove_unheld([_segment(memory)], os.getuid()) == []
     assert _segment(memory) in existing()
 
 
@@ -38,7 +38,7 @@ def test_a_segment_held_by_nobody_is_removed(memory: shared_memory.SharedMemory)
     segment = _segment(memory)
     memory.close()
     assert segment not in held_by([os.getpid()])
-    assert remove_unheld([segment]) == [memory.name]
+    assert remove_unheld([segment], os.getuid()) == [memory.name]
     assert segment not in existing()
 
 
@@ -46,7 +46,15 @@ def test_a_later_file_of_the_same_name_stays(memory: shared_memory.SharedMemory)
     """A segment is the file, not the name: another's of the same name is not removed."""
     segment = _segment(memory)
     memory.close()
-    assert remove_unheld([Segment(segment.name, segment.inode + 1)]) == []
+    assert remove_unheld([Segment(segment.name, segment.inode + 1)], os.getuid()) == []
+    assert segment in existing()
+
+
+def test_a_file_of_another_user_stays(memory: shared_memory.SharedMemory) -> None:
+    """Root could remove it, and does not: it is none that the run made."""
+    segment = _segment(memory)
+    memory.close()
+    assert remove_unheld([segment], os.getuid() + 1) == []
     assert segment in existing()
 
 
