@@ -77,10 +77,23 @@ def draw(store: ResultStore, analysis: Analysis, rows: Sequence[Row], folder: Pa
                     png=folder / f"{name}.png",
                     svg=folder / f"{name}.svg",
                     provenance=tuple(dict.fromkeys(row.provenance.value for row in subject.rows)),
-                    marks=tuple(dict.fromkeys(m.value for row in subject.rows for m in row.marks)),
+                    marks=marked_modes(subject.rows),
                 )
                 drawn.append(save(figure, about))
     return drawn
+
+
+def marked_modes(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Each mark once, with the modes that it is about unless these are all."""
+    modes: dict[str, dict[str, None]] = {}
+    for row in rows:
+        for mark in row.marks:
+            modes.setdefault(mark.value, {})[row.mode_label] = None
+    count = len({row.mode_label for row in rows})
+    return tuple(
+        mark if len(found) == count else f"{mark} ({', '.join(found)})"
+        for mark, found in modes.items()
+    )
 
 
 def _subjects(
