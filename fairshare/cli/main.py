@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
 from fairshare import __version__, users
+from fairshare.cli.output import silence
 from fairshare.errors import ExitCode, FairshareError
 
 # name -> module that defines it, and its line in --help. Importing a command's module may take a
@@ -76,10 +79,27 @@ def _refuse_undecodable(words: Sequence[str]) -> None:
             raise click.UsageError(f"an argument is not valid UTF-8: {word!r}")
 
 
+def _refuse_missing_folder() -> None:
+    """Names are looked up in the working folder, and results go there."""
+    try:
+        Path.cwd()
+    except OSError:
+        os.chdir("/")
+        if not _LOOKS_AT_ALL & set(sys.argv[1:2]):
+            raise click.UsageError("the working folder has been removed: cd to another") from None
+
+
+def _say_failed(error: OSError) -> None:
+    what = error.filename or "the output"
+    with contextlib.suppress(OSError):
+        click.echo(f"error: cannot use {what}: {error.strerror or error}", err=True)
+
+
 def main() -> None:
     """Run the command line; every expected error is one message and an exit code."""
     try:
         _refuse_undecodable(sys.argv[1:])
+        _refuse_missing_folder()
         if not _LOOKS_AT_ALL & set(sys.argv[1:2]):
             users.step_back()
         code = cli.main(standalone_mode=False)
@@ -93,7 +113,10 @@ def main() -> None:
         click.echo("interrupted", err=True)
         code = ExitCode.INTERRUPTED
     except BrokenPipeError:
-        # The reader went away (| head). Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence()  # the reader went away (| head)
         code = ExitCode.SOME_CELLS_FAILED
+    except OSError as error:
+        silence()  # it may be the output itself that cannot be written
+        _say_failed(error)
+        code = ExitCode.BAD_INPUT
     sys.exit(int(code or ExitCode.OK))

@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from fairshare.cli.output import say
 from fairshare.errors import ExitCode
 
 
@@ -34,21 +35,22 @@ def clean_command(dry_run: bool, unit: bool) -> None:
         return
     told: list[str] = []
     runs = find_dead_runs()
+    # Nobody may be reading (a log on a full disk, | head): everything is undone all the same.
     for run in runs:
-        click.echo(f"run {run.run_id}{' (dry run)' if dry_run else ''}:")
+        say(f"run {run.run_id}{' (dry run)' if dry_run else ''}:")
         lines = undo(run, dry_run=dry_run)
         for line in lines or ["nothing left"]:
-            click.secho(f"  {line}", fg="red" if line.startswith(FAILED) else None)
+            say(f"  {line}", fg="red" if line.startswith(FAILED) else None)
         told += lines
     for line in remove_free_locks(dry_run) + remove_stillborn(dry_run):
         if line not in told:
-            click.echo(line)
+            say(line)
             told.append(line)
     if not runs and not told:
-        click.echo("nothing to clean: no killed run has left anything behind")
+        say("nothing to clean: no killed run has left anything behind")
     _tell_of_others()
     if any(line.startswith(FAILED) for line in told):
-        click.secho("not everything could be undone; the next clean tries again", fg="red")
+        say("not everything could be undone; the next clean tries again", fg="red")
         sys.exit(ExitCode.PREFLIGHT_FAILED)
 
 
@@ -59,8 +61,8 @@ def _tell_of_others() -> None:
     for run in dead_runs_of_others():
         pids = ", ".join(str(each.pid) for each in run.processes)
         user = user_name(run.uid)
-        click.echo(f"left alone: run {run.run_id} of {user} is dead too and left process {pids}")
-        click.echo(f"  to end it: {run.remedy}")
+        say(f"left alone: run {run.run_id} of {user} is dead too and left process {pids}")
+        say(f"  to end it: {run.remedy}")
 
 
 @click.command(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import Popen
@@ -74,6 +75,17 @@ def test_clean_does_what_it_said(workplace: Workplace, running: Popen[str]) -> N
     assert "undid MPS daemon in " in done.stdout
     assert workplace.leftovers() == []
     assert journal.stem not in workplace.run("status").stdout
+
+
+def test_clean_needs_no_reader(workplace: Workplace, running: Popen[str]) -> None:
+    """All is undone although the log is on a full disk, or the reader has gone (`| true`)."""
+    _kill_with_reaper(running)
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            workplace.command("clean"), env=workplace.env, stdout=full, timeout=60, check=False
+        )
+    assert done.returncode == 0
+    assert workplace.leftovers() == []
 
 
 def test_a_journal_that_cannot_be_read_is_never_passed_over(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 HEAVY = {
     "aiohttp",
@@ -54,3 +58,37 @@ def test_commands_import_what_they_need() -> None:
 def test_listing_imports_no_analysis() -> None:
     """`fairshare list` needs no library that draws, counts tokens or talks to servers."""
     assert not imported_by("list") & (HEAVY - {"pydantic"})
+
+
+@pytest.mark.parametrize("command", [["list"], ["status", "--json"], ["clean", "--unit"]])
+def test_output_on_a_full_disk_is_one_message(command: list[str]) -> None:
+    """What cannot print says why in one line, and with no traceback."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "fairshare", *command],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr == "error: cannot use the output: No space left on device\n"
+
+
+def test_a_working_folder_that_is_gone_is_said(tmp_path: Path) -> None:
+    """A command that looks into the working folder says that it was removed."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    script = 'cd "$1" && rmdir "$1" && shift && exec "$@"'
+    program = [sys.executable, "-m", "fairshare", "list"]
+    done = subprocess.run(
+        ["/bin/sh", "-c", script, "sh", str(gone), *program],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "the working folder has been removed" in done.stderr
