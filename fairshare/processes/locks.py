@@ -68,7 +68,8 @@ def take(path: Path, about: str) -> int | None:
             continue
         if made and _is_named(descriptor, path):
             holder = {"pid": os.getpid(), "since": time.time(), "about": about}
-            os.write(descriptor, json.dumps(holder).encode()[:_READ_BYTES])
+            with contextlib.suppress(OSError):  # no space: it is held without its words
+                os.write(descriptor, json.dumps(holder).encode()[:_READ_BYTES])
             return descriptor
         if _is_named(descriptor, path) and not _remove(descriptor, path):
             return descriptor

@@ -104,14 +104,17 @@ def recover(journal: Journal, state: JournalState, grace_s: float = GRACE_S) -> 
     for survivor in result.survivors:
         result.ended.pop(survivor, None)
     if state.damaged:
-        numbers = ", ".join(map(str, state.damaged))
-        result.failed.append(
-            f"line {numbers} of {journal.path} cannot be read, so a change may be left: look at "
-            "the device (nvidia-smi), then remove the file"
-        )
+        result.failed.append(_damage(journal.path, state))
     if result.complete:
         journal.remove()
     return result
+
+
+def _damage(path: Path, state: JournalState) -> str:
+    return (
+        f"line {', '.join(map(str, state.damaged))} of {path} cannot be read, so a change may be "
+        "left: look at the device (nvidia-smi), then remove the file"
+    )
 
 
 def _release(journal: Journal, steps: Iterable[Step], result: Recovery) -> None:

@@ -152,11 +152,12 @@ class Sweep:
     ) -> None:
         """Start the servers and run cells, taken off ``left``, until one of the servers dies."""
         log_dir = self.store.dir / SERVERS / f"{deployment.id}-{len(self.outcome.starts) + 1}"
-        device, driver = self.settings.device, self.settings.driver
+        driver = self.settings.driver
         probing = replace(driver, env=stage.scope.labelled(driver.env))
         probes = await probe_shares(deployment.plan, probing)
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(memory_returned(device, driver, self.events))
+            returning = memory_returned(self.settings.device, driver, self.events)
+            await stack.enter_async_context(returning)
             starting = fleet(
                 deployment.plan,
                 self.settings.launcher,
@@ -170,22 +171,32 @@ class Sweep:
                 return
             self._note_starts(deployment, running)
             shares = await _shares(deployment.plan, partitioner, running, probes)
-            context = CellContext(
-                settings=self.settings,
-                plan=deployment.plan,
-                fleet=running,
-                deployment=deployment.id,
-                shares=shares,
-                health=partitioner.health,
-                sampler=stage.sampler,
-                events=self.events,
-                scope=stage.scope,
-                stop=self.stop,
-            )
+            context = self._context(deployment, running, shares, partitioner, stage)
             logs = _ServerLogs(log_dir)
             while left and not self.stop.is_set() and running.dead() is None:
                 await self._cell(left[0], context, logs)
                 left.pop(0)  # only now: a cell that was cut off is not done
+
+    def _context(
+        self,
+        deployment: Deployment,
+        running: Fleet,
+        shares: list[dict[str, Any]],
+        partitioner: Partitioner,
+        stage: _Stage,
+    ) -> CellContext:
+        return CellContext(
+            settings=self.settings,
+            plan=deployment.plan,
+            fleet=running,
+            deployment=deployment.id,
+            shares=shares,
+            health=partitioner.health,
+            sampler=stage.sampler,
+            events=self.events,
+            scope=stage.scope,
+            stop=self.stop,
+        )
 
     async def _unless_stopped(self, starting: Coroutine[Any, Any, T]) -> T | None:
         """What ``starting`` returns, or None if the user stops the run first.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -163,6 +164,26 @@ def test_only_a_free_lock_is_removed(shared: Path) -> None:
     assert locks.remove_free(path)
     assert not path.exists()
     assert not locks.remove_free(path)
+
+
+def test_a_full_disk_is_no_reason_not_to_hold_a_lock(
+    shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is what is locked; who holds it the kernel tells as well."""
+    path = shared / "x.lock"
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(locks.os, "write", full)
+        descriptor = locks.take(path, "words")
+    assert descriptor is not None
+    holder = locks.holder_of(path)
+    assert holder is not None
+    assert holder.pid == os.getpid()
+    locks.let_go(path, descriptor)
+    assert not path.exists()
 
 
 def test_foreign_words_are_harmless() -> None:
