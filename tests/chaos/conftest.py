@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
-from tests.chaos.stage import Stage, staged
 from tests.chaos.tally import TALLY
 from tests.workplace import cache_dir
 
 __all__ = ["cache_dir"]
-
-
-@pytest.fixture
-def stage(cache_dir: Path) -> Iterator[Stage]:
-    """A stage of one's own with foreigners on it."""
-    with staged(cache_dir) as made:
-        yield made
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -1,6 +1,6 @@
-"""Runs the real fairshare until it reaches a point, and kills itself there with SIGKILL.
+"""Runs a module, mostly fairshare, until it reaches a point, and kills itself there with SIGKILL.
 
-``python -m tests.chaos.doomed KIND WHEN NUMBER REAPER POINTS -- ARGUMENTS OF FAIRSHARE``
+``python -m tests.chaos.doomed KIND WHEN NUMBER REAPER POINTS MODULE ARGUMENTS...``
 
 ``KIND`` is ``line`` (the lines of the journal) or ``tool`` (the driver tools it starts), ``WHEN``
 ``before`` or ``after`` the ``NUMBER``-th of these, ``REAPER`` ``with`` or ``without``. The points
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import runpy
 import signal
 import sys
 from pathlib import Path
@@ -65,7 +66,6 @@ class Tools:
 if __name__ == "__main__":
     Journal._write = write_or_die  # type: ignore[method-assign]
     tools.asyncio = Tools()  # type: ignore[attr-defined]
-    from fairshare.cli.main import main
-
-    sys.argv = ["fairshare", *sys.argv[7:]]
-    main()
+    module = sys.argv[6]
+    sys.argv = [module, *sys.argv[7:]]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)

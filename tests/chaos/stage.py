@@ -35,6 +35,7 @@ from tests.workplace import ROOT, SCENARIO, Workplace
 GPU = "a100-40"
 # The promise is ten seconds on a machine that is not busy; the tally says how many it were.
 _PATIENCE_S = 25.0
+_EVENT_PATIENCE_S = 120.0
 _POLL_S = 0.05
 # Files of the simulated driver: who uses it (dead ones do not count, see "in use"), and its lock.
 _NOTES = ("servers/", "nvml/", "mps/", "state.lock")
@@ -48,6 +49,7 @@ class Stage(Workplace):
     """A workplace with a simulated GPU of its own and foreigners on it."""
 
     foreigners: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
+    pipes: dict[str, Path] = field(default_factory=dict)
     before: dict[str, Any] = field(default_factory=dict)
     watched: list[psutil.Process] = field(default_factory=list)
 
@@ -59,7 +61,9 @@ class Stage(Workplace):
     @property
     def output(self) -> str:
         """What the last run printed."""
-        return (self.path / "output.txt").read_text(errors="replace")
+        with contextlib.suppress(FileNotFoundError):
+            return (self.path / "output.txt").read_text(errors="replace")
+        return ""
 
     def matrix(self, modes: str = "mps,mig", *more: str) -> list[str]:
         """The arguments of a short sweep on the simulated GPU."""
@@ -94,16 +98,33 @@ class Stage(Workplace):
 
     def events(self) -> list[dict[str, Any]]:
         """What the run has told so far."""
-        path = self.path / "out" / "events.jsonl"
-        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        lines: list[bytes] = []
+        with contextlib.suppress(FileNotFoundError):
+            content = (self.path / "out" / "events.jsonl").read_bytes()
+            lines = content.splitlines(keepends=True)
         return [orjson.loads(line) for line in lines if line.endswith(b"\n")]
+
+    def doomed(self, kind: str, when: str, number: str, reaper: str, *program: str) -> list[str]:
+        """The command that runs a module until it reaches a point (see `tests.chaos.doomed`)."""
+        where = [kind, when, number, reaper, str(self.path / "points")]
+        return [sys.executable, "-m", "tests.chaos.doomed", *where, *program]
+
+    def points(self) -> list[str]:
+        """The points that a doomed program has come to."""
+        return (self.path / "points").read_text().splitlines()
+
+    def wait_events(self, run: subprocess.Popen[bytes], count: int) -> None:
+        """Return when the run has told of so many events of any kind."""
+        while len(self.events()) < count:
+            assert run.poll() is None, "the run ended before"
+            time.sleep(0.01)  # as below
 
     def wait_event(
         self,
         run: subprocess.Popen[bytes],
         event: str,
         count: int = 1,
-        patience_s: float = _PATIENCE_S,
+        patience_s: float = _EVENT_PATIENCE_S,
     ) -> None:
         """Return when the run has told of an event so many times."""
         deadline_s = time.monotonic() + patience_s
@@ -140,7 +161,7 @@ class Stage(Workplace):
         """Everything that must be as it was when nothing of a run is left."""
         state = self.env["FAIRSHARE_STATE_DIR"]
         return {
-            "gpu": _gpu_state(self.gpu),
+            "gpu": self.gpu_state(),
             "gpu in use": in_use(self.gpu),
             "gpu files": [name for name in _files(self.gpu) if not name.startswith(_NOTES)],
             "processes": _processes(state) + [str(each) for each in self.watched if _runs(each)],
@@ -181,34 +202,39 @@ class Stage(Workplace):
         """The environment of somebody who does not know fairshare."""
         return {k: v for k, v in self.env.items() if not k.startswith("FAIRSHARE_")}
 
-    def invite_daemon(self, gpu: Path) -> None:
-        """Start a foreign MPS daemon on a simulated GPU; returns when it answers."""
-        pipes = self.path / "theirs"
-        pipes.mkdir(mode=0o700)
-        self.foreigners["daemon"] = subprocess.Popen(
-            [str(gpu / "bin" / CONTROL), "-f"],
-            env={**self.foreign_env(), PIPE_VARIABLE: str(pipes), LOG_VARIABLE: str(pipes)},
+    def invite_daemon(self, name: str, control: Path) -> None:
+        """Start a foreign MPS daemon with a control program; returns when it answers."""
+        self.pipes[name] = self.path / f"pipe{len(self.pipes)}"
+        self.pipes[name].mkdir(mode=0o700)
+        pipe = str(self.pipes[name])
+        daemon = subprocess.Popen(
+            [str(control), "-f"],
+            env={**self.foreign_env(), PIPE_VARIABLE: pipe, LOG_VARIABLE: pipe},
             stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
             text=True,
         )
-        while not self._ask_foreign_daemon():
-            assert self.foreigners["daemon"].poll() is None
+        self.foreigners[name] = daemon
+        deadline_s = time.monotonic() + _PATIENCE_S
+        while not _answers(self.pipes[name]):
+            assert daemon.poll() is None, f"{control} ended at once"
+            assert time.monotonic() < deadline_s, f"{control} does not answer"
             time.sleep(0.01)  # it says nothing when it is ready
+
+    def gpu_state(self) -> Any:
+        """What the simulated GPU has kept: its modes and instances."""
+        return json.loads((self.gpu / "state.json").read_text())
+
+    @staticmethod
+    def is_reaper(process: psutil.Process) -> bool:
+        """Whether a process is a run's reaper."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return _REAPER in process.cmdline()
+        return False
 
     def _foreigners_alive(self) -> dict[str, bool]:
         alive = {name: process.poll() is None for name, process in self.foreigners.items()}
-        if "daemon" in alive:
-            alive["daemon answers"] = self._ask_foreign_daemon()
-        return alive
-
-    def _ask_foreign_daemon(self) -> bool:
-        """Whether the foreign MPS daemon takes connections on its socket."""
-        with socket.socket(socket.AF_UNIX) as peer:
-            try:
-                peer.connect(str(self.path / "theirs" / "control"))
-            except OSError:
-                return False
-        return True
+        return alive | {f"{name} answers": _answers(pipe) for name, pipe in self.pipes.items()}
 
 
 @contextlib.contextmanager
@@ -251,7 +277,7 @@ def _invite(stage: Stage) -> None:
     On our GPU a foreign daemon would be refused.
     """
     install(stage.path / "their-gpu", GPU)
-    stage.invite_daemon(stage.path / "their-gpu")
+    stage.invite_daemon("daemon", stage.path / "their-gpu" / "bin" / CONTROL)
     foreign = stage.foreign_env()
     lookalike = subprocess.Popen(
         ["fairshare-server", "-c", _LOOKALIKE, _REAPER],
@@ -282,18 +308,20 @@ def kill_reaper(owner_pid: int) -> bool:
     """SIGKILL the reaper that a process has started; False if it has none."""
     with contextlib.suppress(psutil.NoSuchProcess):
         for child in psutil.Process(owner_pid).children():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if _REAPER in child.cmdline():
-                    child.kill()
-                    return True
+            if Stage.is_reaper(child):
+                child.kill()
+                return True
     return False
 
 
-def _gpu_state(folder: Path) -> Any:
-    try:
-        return json.loads((folder / "state.json").read_text())
-    except FileNotFoundError:
-        return None
+def _answers(pipe: Path) -> bool:
+    """Whether an MPS daemon takes connections in its pipe directory."""
+    # NVIDIA's keeps the bounds of messages, the stand-in does not.
+    for kind in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET):
+        with socket.socket(socket.AF_UNIX, kind) as peer, contextlib.suppress(OSError):
+            peer.connect(str(pipe / "control"))
+            return True
+    return False
 
 
 def _pids(state_dir: str) -> list[int]:

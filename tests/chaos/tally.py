@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from threading import Lock
+
+_MOST_PLACES = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,22 +31,30 @@ class Tally:
             self._kills.append(Kill(kind, where, clean_s))
 
     def lines(self) -> list[str]:
-        """A line for each kind and one for the slowest; none where nothing was killed."""
+        """For each kind how often, how long and where, and the slowest; none where none was."""
         if not self._kills:
             return []
         told = []
         for kind in dict.fromkeys(kill.kind for kill in self._kills):
-            times = sorted(kill.clean_s for kill in self._kills if kill.kind == kind)
-            told.append(
-                f"{len(times):4} x {kind}: nothing left after {times[len(times) // 2]:.2f} s "
-                f"(median), {times[-1]:.2f} s (slowest)"
-            )
+            told += _of_kind(kind, [kill for kill in self._kills if kill.kind == kind])
         slowest = max(self._kills, key=lambda kill: kill.clean_s)
         told.append(
             f"{len(self._kills):4} in all; the slowest took {slowest.clean_s:.2f} s: "
             f"{slowest.kind}, {slowest.where}"
         )
         return told
+
+
+def _of_kind(kind: str, kills: list[Kill]) -> list[str]:
+    times = sorted(kill.clean_s for kill in kills)
+    told = [
+        f"{len(times):4} x {kind}: nothing left after {times[len(times) // 2]:.2f} s "
+        f"(median), {times[-1]:.2f} s (slowest)"
+    ]
+    places = Counter(kill.where for kill in kills)
+    if 1 < len(places) <= _MOST_PLACES:
+        told.append("       " + "; ".join(f"{n} {where}" for where, n in sorted(places.items())))
+    return told
 
 
 TALLY = Tally()

@@ -6,14 +6,18 @@ import os
 import signal
 import subprocess
 import time
+from functools import partial
+from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.chaos.crowd import many, restored
 from tests.chaos.stage import Stage, kill_reaper
 from tests.chaos.tally import TALLY
 
-ENDS_WITHIN_S = 60
+pytestmark = pytest.mark.timeout(600)
+ENDS_WITHIN_S = 240
 
 
 def ended(stage: Stage, run: subprocess.Popen[bytes], kind: str) -> int:
@@ -23,98 +27,115 @@ def ended(stage: Stage, run: subprocess.Popen[bytes], kind: str) -> int:
     return code
 
 
-def cleaned(stage: Stage, kind: str) -> None:
-    """Run ``fairshare clean``, after which nothing may be left."""
-    started_s = time.monotonic()
-    done = stage.clean()
-    assert done.returncode == 0, done.stdout
-    stage.wait_restored()
-    TALLY.add(kind, "fairshare clean", time.monotonic() - started_s)
-
-
-def test_the_mps_daemon_is_killed(stage: Stage) -> None:
+def the_mps_daemon_is_killed(stage: Stage) -> None:
     """Without its daemon the cell fails and says why; the next mode is measured."""
     run = stage.begin(*stage.matrix())
     stage.wait_event(run, "cell.started")
     os.kill(stage.pids("mps-control")[0], signal.SIGKILL)
-    assert ended(stage, run, "MPS daemon killed") == 1, stage.output
+    assert ended(stage, run, "MPS daemon killed") == 1
     status = {cell.result.key.mode.value: cell.result for cell in stage.cells("out").values()}
     assert status["mps"].status.value == "failed"
     assert "MPS daemon" in (status["mps"].reason or "")
     assert status["mig"].status.value == "ok"
 
 
-@pytest.mark.parametrize("mode", ["timeslice", "mps", "mig"])
-def test_a_server_is_killed(stage: Stage, mode: str) -> None:
+def a_server_is_killed(mode: str, stage: Stage) -> None:
     """The cell of a killed server fails, and the run ends as it should."""
     run = stage.begin(*stage.matrix(mode))
     stage.wait_event(run, "cell.started")
     os.kill(stage.pids("chat")[0], signal.SIGKILL)
-    assert ended(stage, run, "server killed") == 1, stage.output
+    assert ended(stage, run, "server killed") == 1
     (cell,) = stage.cells("out").values()
     assert "SIGKILL" in (cell.result.reason or "")
 
 
-def test_the_reaper_alone_is_killed(stage: Stage) -> None:
+def the_reaper_alone_is_killed(stage: Stage) -> None:
     """A run goes on without its reaper, and a clean-up by somebody else leaves it alone."""
     run = stage.begin(*stage.matrix())
     stage.wait_event(run, "server.ready")
     assert kill_reaper(run.pid)
     assert "nothing to clean" in stage.clean().stdout
-    assert ended(stage, run, "reaper killed") == 0, stage.output
+    assert ended(stage, run, "reaper killed") == 0
 
 
-def test_the_reaper_is_killed_at_its_work(stage: Stage) -> None:
+def _wait_at_work(cleaner: psutil.Process) -> None:
+    """Return when the first command of its own shows that a reaper or clean-up is at work."""
+    deadline_s = time.monotonic() + ENDS_WITHIN_S
+    while not cleaner.children():
+        assert cleaner.is_running() and time.monotonic() < deadline_s, "it never began"
+        time.sleep(0.005)  # the table of processes is all that shows it
+
+
+def the_reaper_is_killed_at_its_work(stage: Stage) -> None:
     """What a reaper did not finish is finished by ``fairshare clean``."""
     run = stage.begin(*stage.matrix("mig"))
     stage.wait_event(run, "cell.started")
-    (reaper,) = [
-        child
-        for child in psutil.Process(run.pid).children()
-        if "fairshare.processes.reaper" in child.cmdline()
-    ]
+    (reaper,) = filter(stage.is_reaper, psutil.Process(run.pid).children())
     stage.kill(run, reaper=False)
-    while not reaper.children() and reaper.is_running():
-        time.sleep(0.005)  # the first command of its own shows that it is at work
+    _wait_at_work(reaper)
+    stage.watched += reaper.children(recursive=True)
     reaper.kill()
-    cleaned(stage, "run killed, then the reaper at its work")
+    restored(stage, "run killed", "its reaper at its work", reaper=True)
 
 
-def test_a_cleaner_is_killed_at_its_work(stage: Stage) -> None:
+def a_cleaner_is_killed_at_its_work(stage: Stage) -> None:
     """What a killed ``fairshare clean`` did not finish is finished by the next one."""
     run = stage.begin(*stage.matrix("mig"))
     stage.wait_event(run, "cell.started")
     stage.kill(run, reaper=True)
-    cleaner = psutil.Process(stage.begin("clean").pid)
-    while not cleaner.children() and cleaner.is_running():
-        time.sleep(0.005)  # as above
+    cleaning = stage.begin("clean")
+    cleaner = psutil.Process(cleaning.pid)
+    _wait_at_work(cleaner)
     stage.watched += cleaner.children(recursive=True)
     cleaner.kill()
-    cleaner.wait()
-    cleaned(stage, "run and reaper killed, then the clean-up")
+    cleaning.wait()
+    restored(stage, "run killed", "the first clean-up too", reaper=True)
 
 
-@pytest.mark.parametrize("reaper", [False, True])
-@pytest.mark.parametrize("name", ["chat", "mps-control"])
-def test_something_hangs_when_the_run_is_killed(stage: Stage, name: str, reaper: bool) -> None:
+def something_hangs_when_the_run_is_killed(name: str, reaper: bool, stage: Stage) -> None:
     """A server or daemon that is stopped hears no request to end; it ends all the same."""
     run = stage.begin(*stage.matrix("mps"))
     stage.wait_event(run, "cell.started")
     os.kill(stage.pids(name)[0], signal.SIGSTOP)
     stage.kill(run, reaper=reaper)
-    if reaper:
-        cleaned(stage, f"{name} stopped, run and reaper killed")
-    else:
-        TALLY.add(f"{name} stopped, run killed", "reaper", stage.wait_restored())
+    restored(stage, "run killed when a part hung", name, reaper=reaper)
 
 
-def test_the_next_start_finishes_what_a_dead_run_left(stage: Stage) -> None:
+def the_next_start_finishes_what_a_dead_run_left(stage: Stage) -> None:
     """A start needs no ``fairshare clean`` before it."""
     run = stage.begin(*stage.matrix("mig"))
     stage.wait_event(run, "cell.started")
     stage.kill(run, reaper=True)
     assert stage.differences()
     again = stage.begin(*stage.matrix("mig"), "--resume")
-    assert again.wait(timeout=ENDS_WITHIN_S) == 0, stage.output
+    assert again.wait(timeout=ENDS_WITHIN_S) == 0
     assert stage.differences() == []
-    TALLY.add("run and reaper killed", "the next start", 0.0)
+
+
+PARTS = {
+    "MPS daemon": the_mps_daemon_is_killed,
+    "server under MPS": partial(a_server_is_killed, "mps"),
+    "reaper alone": the_reaper_alone_is_killed,
+    "reaper at its work": the_reaper_is_killed_at_its_work,
+    "cleaner at its work": a_cleaner_is_killed_at_its_work,
+    "server hangs": partial(something_hangs_when_the_run_is_killed, "chat", False),
+    "daemon hangs": partial(something_hangs_when_the_run_is_killed, "mps-control", True),
+    "next start": the_next_start_finishes_what_a_dead_run_left,
+}
+MORE = {
+    "server in time slices": partial(a_server_is_killed, "timeslice"),
+    "server under MIG": partial(a_server_is_killed, "mig"),
+    "server hangs, no reaper": partial(something_hangs_when_the_run_is_killed, "chat", True),
+    "daemon hangs, reaper": partial(something_hangs_when_the_run_is_killed, "mps-control", False),
+}
+
+
+def test_parts_are_killed_or_hang(cache_dir: Path) -> None:
+    """Whichever part of a run is killed or hangs, it is told, and in the end nothing is left."""
+    many(cache_dir, PARTS)
+
+
+@pytest.mark.full
+def test_more_parts_are_killed_or_hang(cache_dir: Path) -> None:
+    """The same in the other modes, and with and without a reaper."""
+    many(cache_dir, MORE)

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import os
+import bisect
 import random
 import signal
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.chaos.crowd import Act, many, restored
 from tests.chaos.stage import Stage, staged
-from tests.chaos.tally import TALLY
 
 pytestmark = pytest.mark.timeout(1500)
-# The runs mostly wait for their windows and for each other's servers.
-AT_ONCE = 2 * (os.cpu_count() or 1)
+ENDS_WITHIN_S = 240
 SEED = 20261121
+KINDS = {"line": "journal", "tool": "driver calls"}
 
 
 @dataclass(frozen=True)
@@ -34,12 +33,15 @@ class Doom:
 
 
 @dataclass(frozen=True)
-class Points:
-    """What a run passes that nobody kills."""
+class Life:
+    """What a run passes that nobody kills: its journal's lines, its tools, and when events came.
+
+    The times are seconds since its start, in order; the last is its end.
+    """
 
     lines: list[str]
     tools: list[str]
-    takes_s: float
+    events_s: list[float]
 
     def where(self, doom: Doom) -> str:
         """A doom in words."""
@@ -53,135 +55,122 @@ def doomed(stage: Stage, doom: Doom | None) -> list[str]:
     if doom is not None:
         reaper = "with" if doom.reaper else "without"
         words = [doom.kind, doom.when, str(doom.number), reaper]
-    points = str(stage.path / "points")
-    return [sys.executable, "-m", "tests.chaos.doomed", *words, points, "--", *stage.matrix()]
-
-
-def restored(stage: Stage, kind: str, where: str, *, reaper: bool) -> str | None:
-    """Wait until nothing is left, with ``fairshare clean`` if the reaper died too; a complaint."""
-    started_s = time.monotonic()
-    try:
-        if reaper:
-            cleaned = stage.clean()
-            assert cleaned.returncode == 0, cleaned.stdout
-        stage.wait_restored()
-        took_s = time.monotonic() - started_s
-    except AssertionError as error:
-        return f"{kind}, {where}: {error}\n{stage.output[-1500:]}"
-    TALLY.add(kind, where, took_s)
-    return None
-
-
-def many(cache_dir: Path, dooms: Iterable[Callable[[Stage], str | None]]) -> None:
-    """Each on a stage of its own, several at once; fails with every complaint there was."""
-
-    def one(doom: Callable[[Stage], str | None]) -> str | None:
-        with staged(cache_dir) as stage:
-            return doom(stage)
-
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        complaints = [complaint for complaint in pool.map(one, dooms) if complaint]
-    assert not complaints, f"{len(complaints)} times:\n" + "\n".join(complaints)
+    return stage.doomed(*words, "fairshare", *stage.matrix())
 
 
 @pytest.fixture(scope="module")
-def points(cache_dir: Path) -> Points:
-    """The points that the run of these tests passes, and that it leaves nothing by itself."""
+def life(cache_dir: Path) -> Life:
+    """The life of the run of these tests; by itself it leaves nothing."""
     with staged(cache_dir) as stage:
-        started_s = time.monotonic()
+        began_s = time.time()
         run = stage.launch(doomed(stage, None))
-        assert run.wait(timeout=100) == 0, stage.output
-        takes_s = time.monotonic() - started_s
+        assert run.wait(timeout=ENDS_WITHIN_S) == 0, stage.output
+        ended_s = time.time()
         assert stage.differences() == []
-        lines = (stage.path / "points").read_text().splitlines()
-    told = [line.partition(" ") for line in lines]
-    return Points(
+        told = [line.partition(" ") for line in stage.points()]
+        events = [each["t"] - began_s for each in stage.events()]
+    return Life(
         [what for kind, _, what in told if kind == "line"],
         [what for kind, _, what in told if kind == "tool"],
-        takes_s,
+        [*events, ended_s - began_s],
     )
 
 
-def die_at(doom: Doom, points: Points) -> Callable[[Stage], str | None]:
+def die_at(doom: Doom, life: Life) -> tuple[str, Act]:
     """What kills a run at a point and waits for the clean-up."""
 
-    def act(stage: Stage) -> str | None:
+    def act(stage: Stage) -> None:
         run = stage.launch(doomed(stage, doom))
-        if run.wait(timeout=100) != -signal.SIGKILL:
-            return f"{points.where(doom)} never came:\n{stage.output}"
-        with_reaper = ", its reaper killed too" if doom.reaper else ""
-        kind = f"killed at a {doom.kind} of its {KINDS[doom.kind]}{with_reaper}"
-        return restored(stage, kind, points.where(doom), reaper=doom.reaper)
+        code = run.wait(timeout=ENDS_WITHIN_S)
+        assert code == -signal.SIGKILL, "it was never reached"
+        kind = f"killed at a {doom.kind} of its {KINDS[doom.kind]}"
+        restored(stage, kind, life.where(doom), reaper=doom.reaper)
 
-    return act
-
-
-KINDS = {"line": "journal", "tool": "driver calls"}
+    return life.where(doom), act
 
 
-def test_killed_once_at_each_step(cache_dir: Path, points: Points) -> None:
+def test_killed_once_at_each_step(cache_dir: Path, life: Life) -> None:
     """Killed around each line of its journal, alone or with its reaper, a run leaves nothing."""
-    kinds = [("before", False), ("after", False), ("before", True), ("after", True)]
-    dooms = [Doom("line", *kinds[number % 4], number) for number in range(1, len(points.lines) + 1)]
-    many(cache_dir, [die_at(doom, points) for doom in dooms])
+    kinds = [("before", False), ("after", True), ("after", False), ("before", True)]
+    dooms = [Doom("line", *kinds[number % 4], number) for number in range(1, len(life.lines) + 1)]
+    many(cache_dir, [die_at(doom, life) for doom in dooms])
 
 
 @pytest.mark.full
-def test_killed_before_and_after_each_step(cache_dir: Path, points: Points) -> None:
+def test_killed_before_and_after_each_step(cache_dir: Path, life: Life) -> None:
     """Killed before and after each line of its journal, alone and with its reaper."""
     dooms = [
         Doom("line", when, reaper, number)
-        for number in range(1, len(points.lines) + 1)
+        for number in range(1, len(life.lines) + 1)
         for when in ("before", "after")
         for reaper in (False, True)
     ]
-    many(cache_dir, [die_at(doom, points) for doom in dooms])
+    many(cache_dir, [die_at(doom, life) for doom in dooms])
 
 
 @pytest.mark.full
-def test_killed_while_a_driver_tool_runs(cache_dir: Path, points: Points) -> None:
+def test_killed_while_a_driver_tool_runs(cache_dir: Path, life: Life) -> None:
     """Killed when it has just started a driver tool, a run leaves nothing of what that does."""
-    dooms = [
-        Doom("tool", "after", reaper, number)
-        for number in range(1, len(points.tools) + 1)
-        for reaper in (False, True)
-    ]
-    many(cache_dir, [die_at(doom, points) for doom in dooms])
+    numbers = range(1, len(life.tools) + 1)
+    dooms = [Doom("tool", "after", bool(number % 2), number) for number in numbers]
+    many(cache_dir, [die_at(doom, life) for doom in dooms])
 
 
-def die_after(moment_s: float, *, reaper: bool) -> Callable[[Stage], str | None]:
-    """What kills a run so long after its start."""
+def phase(events: Iterable[dict[str, Any]]) -> str:
+    """The phase of its life that a run is in, by what it has told."""
+    now, mode = "start-up", ""
+    for each in events:
+        match each["event"]:
+            case "deployment.started":
+                mode = f"{each['deployment'].partition('-')[0]}, "
+                now = "set-up"
+            case "server.starting":
+                now = "servers start"
+            case "cell.started":
+                now = "cell"
+            case "cell.finished":
+                now = "teardown"
+            case "partition.restored" | "mps.stopped":
+                now = "left"
+    return mode + now
 
-    def act(stage: Stage) -> str | None:
+
+def die_after(events: int, later_s: float, *, reaper: bool) -> tuple[str, Act]:
+    """What kills a run so long after it has told of so many events."""
+
+    def act(stage: Stage) -> None:
         run = stage.begin(*stage.matrix())
-        time.sleep(moment_s)  # the moment is the test's
-        over = run.poll() is not None
-        if not over:
-            stage.kill(run, reaper=reaper)
-        last = stage.events()[-1]["event"] if stage.events() else "none"
-        where = f"after {moment_s:.2f} s, last event {last}" + (" (it was over)" if over else "")
-        with_reaper = ", its reaper killed too" if reaper else ""
-        return restored(stage, f"killed at a random moment{with_reaper}", where, reaper=reaper)
+        stage.wait_events(run, events)
+        time.sleep(later_s)  # the moment is the test's
+        assert run.poll() is None, "the run was over before"
+        stage.kill(run, reaper=reaper)
+        print(f"{later_s:.2f} s after event {events}: {phase(stage.events())}")
+        restored(stage, "killed at a random moment", phase(stage.events()), reaper=reaper)
 
-    return act
+    return f"{later_s:.2f} s after event {events}, reaper killed: {reaper}", act
 
 
-def moments(count: int, points: Points) -> Iterator[float]:
-    """Seeded moments of a run that takes as long as the one before."""
+def moments(count: int, life: Life) -> Iterator[tuple[int, float]]:
+    """Seeded moments, one in each of as many equal parts of a life: after which event, how long.
+
+    Counted from the event before, they fall into the same phase on a machine that is busier.
+    """
     source = random.Random(SEED)
-    return (source.random() * points.takes_s for _ in range(count))
+    for part in range(count):
+        at_s = (part + source.random()) / count * life.events_s[-1]
+        events = bisect.bisect(life.events_s, at_s)
+        yield events, at_s - ([0.0, *life.events_s])[events]
 
 
-def test_killed_at_random_moments(cache_dir: Path, points: Points) -> None:
+def test_killed_at_random_moments(cache_dir: Path, life: Life) -> None:
     """Killed at ten seeded moments, every other time with its reaper, a run leaves nothing."""
-    dooms = [die_after(at_s, reaper=bool(n % 2)) for n, at_s in enumerate(moments(10, points))]
-    many(cache_dir, dooms)
+    drawn = enumerate(moments(10, life))
+    many(cache_dir, [die_after(*moment, reaper=bool(n % 2)) for n, moment in drawn])
 
 
 @pytest.mark.full
-def test_killed_at_fifty_random_moments(cache_dir: Path, points: Points) -> None:
+def test_killed_at_fifty_random_moments(cache_dir: Path, life: Life) -> None:
     """Killed at fifty seeded moments, alone and with its reaper, a run leaves nothing."""
-    dooms = [
-        die_after(at_s, reaper=reaper) for at_s in moments(50, points) for reaper in (False, True)
-    ]
-    many(cache_dir, dooms)
+    drawn = list(moments(50, life))
+    acts = [die_after(*moment, reaper=reaper) for moment in drawn for reaper in (False, True)]
+    many(cache_dir, acts)
