@@ -24,7 +24,8 @@ def many(
 ) -> None:
     """Play each act on a stage of its own, several at once; fails with every complaint there was.
 
-    An act has a name and fails by an assertion or by what takes too long. ``instances``: see `staged`.
+    An act has a name and fails by an assertion or by taking too long. ``instances``: see
+    `staged`.
     """
     named = list(acts.items()) if isinstance(acts, Mapping) else list(acts)
 
