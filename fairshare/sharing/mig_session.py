@@ -128,6 +128,9 @@ class MigSession:
         try:
             await self._restore()
         except PartitionError as error:
+            if "fairshare clean" not in (error.hint or ""):
+                again = "the GPU is left changed: fairshare clean tries again to put it back"
+                error.hint = f"{error.hint}; {again}" if error.hint else again
             if isinstance(after, FairshareError):
                 error.evidence = (*error.evidence, f"before that: {after.message}")
             raise

@@ -33,6 +33,8 @@ _MADE = "Successfully created GPU instance"
 _REFUSED = "Insufficient Permissions"
 _IN_USE = "In use by another client"
 ANY_BOOT = "-"  # in place of a boot id: a simulated GPU is a folder and survives every reboot
+_STOP_OTHERS = "stop whatever else uses the GPU (persistence daemon, DCGM, a display)"
+_EMULATE = ", or run with --mig emulated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +93,7 @@ async def switch_mode(smi: NvidiaSmi, enabled: bool, *, may_reset: bool = False)
             f"MIG mode of GPU {smi.gpu} is {modes.mig.current} (pending: {modes.mig.pending}) and "
             f"should be {wanted}",
             evidence=said(answers),
-            hint=rights.HINT
-            if _refused(answers)
-            else "stop whatever else uses the GPU (persistence daemon, DCGM, a display), or run "
-            "with --mig emulated",
+            hint=rights.HINT if _refused(answers) else _STOP_OTHERS + (_EMULATE if enabled else ""),
         )
     return modes
 

@@ -379,6 +379,17 @@ async def test_what_cannot_be_put_back_is_reported(bench: Bench) -> None:
     assert journals(bench)
 
 
+async def test_a_gpu_left_changed_is_said_with_what_puts_it_back(bench: Bench) -> None:
+    """When MIG mode stays on at the end, the message names fairshare clean, not another mode."""
+    partitioner, plan = planned(bench)
+    async with bench.run() as scope:
+        with pytest.raises(PartitionError, match="should be Disabled") as caught:
+            async with partitioner.apply(plan, scope):
+                bench.fail("mig_pending=disable")
+    assert "fairshare clean tries again" in str(caught.value)
+    assert "--mig emulated" not in str(caught.value)
+
+
 async def test_a_second_ctrl_c_does_not_cut_the_restoring_short(bench: Bench) -> None:
     """Cancelled while instances are destroyed: all is put back and compared before it ends."""
     before = bench.state
