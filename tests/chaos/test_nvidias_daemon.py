@@ -64,9 +64,9 @@ def test_nvidias_daemon_does_not_outlive_a_killed_run(cache_dir: Path) -> None:
     path = nvidias_env()["PATH"]
     points = _numbered(_points(cache_dir, path))
     lines = [point for point in points if point[0] == "line"]
-    last_tool = [point for point in points if point[0] == "tool"][-1]
-    acts = [_die_at(path, point, "after", False) for point in lines[1:]]
-    acts += [_die_at(path, last_tool, "after", reaper) for reaper in (False, True)]
+    *_, in_use, quitting = [point for point in points if point[0] == "tool"]
+    acts = [_die_at(path, point, "after", False) for point in (*lines[1:3], quitting)]
+    acts += [_die_at(path, in_use, "after", reaper) for reaper in (False, True)]
     many(cache_dir, acts)
 
 
