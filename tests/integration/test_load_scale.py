@@ -76,7 +76,7 @@ def check_streams(mock_server: Path, streams: int, transport: TransportKind, pac
 @pytest.mark.parametrize("transport", BOTH)
 def test_500_streams_at_once_lose_nothing(mock_server: Path, transport: TransportKind) -> None:
     """Every one of 500 open streams is read to its end, token by token."""
-    check_streams(mock_server, 500, transport, pace_ms=50)
+    check_streams(mock_server, 500, transport, pace_ms=200)
 
 
 @pytest.mark.full
