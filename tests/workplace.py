@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import orjson
+import psutil
 import pytest
 
 from fairshare.processes.labelled import environment_of
@@ -188,3 +189,11 @@ def wait_for() -> Callable[[subprocess.Popen[str], str], str]:
         raise AssertionError(f"{text!r} was never printed:\n{seen}")
 
     return wait
+
+
+def runs(process: psutil.Process) -> bool:
+    """Whether it still runs; one that nobody has waited for (a zombie) does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

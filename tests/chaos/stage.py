@@ -30,7 +30,7 @@ from fairshare.processes.ports import is_free
 from fairshare.sharing.mps_control import CONTROL, LOG_VARIABLE, PIPE_VARIABLE
 from fairshare.virtual.driver import install
 from fairshare.virtual.processes import in_use
-from tests.workplace import ROOT, SCENARIO, Workplace
+from tests.workplace import ROOT, SCENARIO, Workplace, runs
 
 GPU = "a100-40"
 # The promise is ten seconds on a machine that is not busy; the tally says how many it were.
@@ -164,7 +164,7 @@ class Stage(Workplace):
             "gpu": self.gpu_state(),
             "gpu in use": in_use(self.gpu),
             "gpu files": [name for name in _files(self.gpu) if not name.startswith(_NOTES)],
-            "processes": _processes(state) + [str(each) for each in self.watched if _runs(each)],
+            "processes": _processes(state) + [str(each) for each in self.watched if runs(each)],
             "temporary files": _names(Path(self.env["TMPDIR"])),
             "journals": _names(Path(state) / "runs"),
             "locks": _names(Path(self.env["FAIRSHARE_LOCK_DIR"])),
@@ -340,13 +340,6 @@ def _processes(state_dir: str) -> list[str]:
         with contextlib.suppress(psutil.NoSuchProcess):
             found.append(f"{pid} {' '.join(psutil.Process(pid).cmdline())}")
     return found
-
-
-def _runs(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def _names(folder: Path) -> list[str]:

@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import json
 import os
-import resource
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +48,12 @@ def load(port: int, streams: int, tokens: int) -> TenantLoad:
 def rss_kib() -> int:
     """Resident memory of this process now."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") // 1024
+
+
+def peak_rss_kib() -> int:
+    """The most memory this program was in; ``ru_maxrss`` would be that of a parent who forked."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0])
 
 
 def main() -> None:
@@ -87,7 +93,7 @@ def main() -> None:
         "records": len(ids),
         "lost": len(set(range(len(ids))) - ids),
         "seconds": report.end_ns / 1e9,
-        "peak_rss_kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        "peak_rss_kib": peak_rss_kib(),
         "end_rss_kib": rss_kib(),
         "client": report.client,
     }

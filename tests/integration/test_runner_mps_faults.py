@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import psutil
 
 from fairshare.records import CellStatus
-from tests.workplace import Workplace
+from tests.workplace import Workplace, runs
 
 ARGUMENTS = ("matrix", "brief.yaml", "--modes", "mps", "--device", "virtual", "--no-report")
 Wait = Callable[[subprocess.Popen[str], str], str]
@@ -71,14 +72,14 @@ def test_a_killed_run_lets_go_of_its_clients_first(workplace: Workplace, wait_fo
     """After a kill -9 of the run its daemon lives until a client that hangs is terminated."""
     process = workplace.start(*ARGUMENTS, "--output-dir", "out")
     wait_for(process, "server feed ready")
-    daemon = Path(f"/proc/{events(workplace, 'mps.ready')[0]['pid']}")
+    daemon = psutil.Process(events(workplace, "mps.ready")[0]["pid"])
     log = Path(events(workplace, "mps.ready")[0]["pipe_dir"]).parent / "MPS-log/daemon.log"
     hanging = events(workplace, "server.ready")[0]["pid"]
     os.kill(hanging, signal.SIGSTOP)  # SIGTERM does not reach it any more
     with log.open() as reading:
         process.kill()
         process.wait()
-        while daemon.exists():
+        while runs(daemon):
             threading.Event().wait(0.02)
         said = reading.read()
     assert re.findall(r"Cmd:terminate_client \d+ (\d+)", said) == [str(hanging)]

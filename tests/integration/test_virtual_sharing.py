@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import aiohttp
+import psutil
 import pytest
 from virtual_servers import body, environment, refused, reports, server
 
@@ -17,6 +18,7 @@ from fairshare.devices.nvml import Nvml
 from fairshare.virtual.board import Board, Entry
 from fairshare.virtual.driver import install
 from fairshare.virtual.nvml import StandInNvml
+from tests.workplace import runs
 
 # A step of a large model is nearly all weights, so it hardly depends on the tokens so far.
 LARGE = ("--model", "qwen3-4b")
@@ -132,8 +134,8 @@ def test_mps_server_gets_the_tighter_limits(gpu: dict[str, str], tmp_path: Path)
             assert report["sharing"] == "mps"
             assert report["compute_fraction"] == pytest.approx(0.4)
             assert report["memory_bytes"] == 10 * 1024**3
-            server_pid = tool(gpu, control, text="get_server_list\n")[1].strip()
-            assert Path(f"/proc/{server_pid}").exists()
+            server_pid = int(tool(gpu, control, text="get_server_list\n")[1])
+            mps_server = psutil.Process(server_pid)
             clients = tool(gpu, control, text=f"get_client_list {server_pid}\n")[1]
             assert clients == f"{running.process.pid}\n"
             table = tool(gpu, "nvidia-smi")[1]
@@ -144,7 +146,7 @@ def test_mps_server_gets_the_tighter_limits(gpu: dict[str, str], tmp_path: Path)
     finally:
         assert tool(gpu, control, text="quit -t 5\n") == (0, "", "")
     assert not (tmp_path / "p" / "nvidia-cuda-mps-control.pid").exists()
-    assert not Path(f"/proc/{server_pid}").exists()
+    assert not runs(mps_server)
 
 
 def test_mps_daemon_in_the_foreground_dies_with_its_signal(
