@@ -39,7 +39,7 @@ def detect(spec: str | None, *, gpu: str | None = None) -> tuple[Device, str]:
     if kind == DeviceKind.CPU and not detail:
         found = cpu_device()
         return found, f"using {_describe(found)}, as asked"
-    if kind == DeviceKind.VIRTUAL:
+    if kind == DeviceKind.VIRTUAL and spec != "virtual:":
         found = virtual_device(detail or DEFAULT_VIRTUAL)
         return found, f"using {_describe(found)}, as asked"
     raise SpecError(f"there is no device {spec!r}", hint=f"known: {KNOWN}")

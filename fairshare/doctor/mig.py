@@ -92,7 +92,7 @@ def _check_mode(facts: MigFacts, mode: tuple[str, str], intent: Intent) -> Findi
         says = f"{current}, and {pending} after the next reset: neither can be relied upon"
         return fail(name, says, f"{intent.smi} -mig {int(current == ENABLED)}")
     if current == ENABLED and whole:
-        says = f"on, and {', '.join(whole)} need the whole GPU"
+        says = f"on, but the whole GPU is needed for: {', '.join(whole)}"
         return fail(name, says, f"{intent.smi} -mig 0, or --modes mig")
     if current == ENABLED and Mode.MIG in intent.modes and not facts.real:
         says = "on, and emulated instances need the whole GPU"

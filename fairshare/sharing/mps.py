@@ -122,7 +122,7 @@ class Mps(Partitioner):
         """Whether the daemon lives, its server has no fault, and every engine is its client."""
         daemon = self._running()
         if daemon.process.returncode is not None:
-            return f"the MPS daemon died (exit code {daemon.process.returncode})"
+            return _died(daemon).message
         try:
             return await trouble(daemon.control, self._engines)
         except PartitionError as error:
@@ -136,13 +136,21 @@ class Mps(Partitioner):
         """
         daemon, self._engines = self._running(), {}
         if daemon.process.returncode is not None:
-            raise PartitionError(f"the MPS daemon died (exit code {daemon.process.returncode})")
+            raise _died(daemon)
         await until_usable(daemon.control)
 
     def _running(self) -> MpsDaemon:
         if self._daemon is None:
             raise RuntimeError("the shares have not been applied")
         return self._daemon
+
+
+def _died(daemon: MpsDaemon) -> PartitionError:
+    return PartitionError(
+        f"the MPS daemon died (exit code {daemon.process.returncode})",
+        evidence=daemon.process.log_tail(10),
+        hint="dmesg shows whether the kernel killed it (out of memory) or the driver failed (Xid)",
+    )
 
 
 async def _limit(daemon: MpsDaemon, plan: PartitionPlan, scope: RunScope) -> None:

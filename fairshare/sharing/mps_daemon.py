@@ -27,6 +27,7 @@ from fairshare.spec.launcher import DeviceKind
 _LONGEST_PIPE = 90  # the socket in it must stay below 108 bytes; beyond, it fails without a word
 _READY_S = 15.0
 _STOP_S = 5.0
+_NOT_STARTED = "fairshare doctor --modes mps tells what it lacks"
 _NO_PARTITIONS = (
     "static partitions need the MPS of CUDA 13.1, which comes with driver R590 or newer; "
     "--mps-partitioning limits does without"
@@ -67,7 +68,7 @@ class MpsDaemon:
                 raise PartitionError(
                     f"the MPS daemon {how} (exit code {self.process.returncode})",
                     evidence=self.process.log_tail(10),
-                    hint=_NO_PARTITIONS if static else None,
+                    hint=_NO_PARTITIONS if static else _NOT_STARTED,
                 )
             answer = await self.control.ask("get_default_active_thread_percentage")
             if answer.returncode == 0 and re.fullmatch(r"\d+\.\d+\s*", answer.output):
@@ -76,6 +77,7 @@ class MpsDaemon:
         raise PartitionError(
             f"the MPS daemon did not answer within {_READY_S:g} s",
             evidence=self.process.log_tail(10),
+            hint=_NOT_STARTED,
         )
 
     async def stop(self) -> None:

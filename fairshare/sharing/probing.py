@@ -73,7 +73,9 @@ async def probe(device: Device, slot: Slot, driver: Driver) -> dict[str, Any]:
 async def _run(slot: Slot, driver: Driver) -> dict[str, Any]:
     capped = binding_of(slot) is Binding.MPS and slot.memory_bytes
     argv = [sys.executable, "-I", "-S", str(_PROGRAM), str(slot.memory_bytes if capped else 0)]
-    answer = await run_tool(argv, {**os.environ, **driver.env, **slot.env}, timeout_s=_TIMEOUT_S)
+    # Servers do not inherit what the user's own MPS clients are told, so the probe must not either.
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("CUDA_MPS_")}
+    answer = await run_tool(argv, {**ours, **driver.env, **slot.env}, timeout_s=_TIMEOUT_S)
     try:
         seen: dict[str, Any] = json.loads(answer.lines[-1])
     except (ValueError, IndexError):
