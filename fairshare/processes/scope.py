@@ -186,9 +186,10 @@ async def run_scope(events: EventLog, watch: Watched | None = None) -> AsyncIter
             events.emit("run.opened", run_id=scope.run_id, private_dir=str(scope.private_dir))
             yield scope
         finally:
-            await to_the_end(_close(scope))
-            set_child_subreaper(was_subreaper)
-            watch.cleaned_up = True
+            try:
+                await to_the_end(_close(scope, watch))
+            finally:
+                set_child_subreaper(was_subreaper)
 
 
 def _make_private(path: Path, run_id: str | None = None) -> None:
@@ -203,8 +204,9 @@ def _make_private(path: Path, run_id: str | None = None) -> None:
         ) from error
 
 
-async def _close(scope: RunScope) -> None:
+async def _close(scope: RunScope, watch: Watched) -> None:
     result = await asyncio.to_thread(recover, scope.journal, scope.journal.state())
+    watch.cleaned_up = True
     await scope.wait_watchers()
     scope.journal.close()
     _report(scope.events, result)

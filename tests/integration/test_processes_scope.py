@@ -31,6 +31,7 @@ from fairshare.processes.clean import find_dead_runs, undo
 from fairshare.processes.identity import identify
 from fairshare.processes.journal import read_state, runs_dir
 from fairshare.processes.labelled import labelled
+from fairshare.processes.linux import set_child_subreaper
 from fairshare.processes.scope import run_scope
 from fairshare.processes.segments import SHM
 from fairshare.processes.spawn import ManagedProcess
@@ -163,6 +164,7 @@ async def test_a_cancellation_does_not_cut_the_clean_up_short(tmp_path: Path) ->
     assert (tmp_path / "undone").exists()
     assert told[-2:] == ["run.removed", "run.closed"]
     assert _journals() == []
+    assert not set_child_subreaper(False), "orphans would still be handed to this process"
 
 
 async def test_a_change_that_cannot_be_undone_is_said_and_kept(tmp_path: Path) -> None:
