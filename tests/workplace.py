@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -197,3 +198,16 @@ def runs(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def wait_end(process: psutil.Process, timeout_s: float) -> None:
+    """Return when it has ended, whether or not anybody waits for it as its parent."""
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return
+    try:
+        ended = not runs(process) or select.select([descriptor], [], [], timeout_s)[0]
+        assert ended, f"{process} still runs after {timeout_s:g} s"
+    finally:
+        os.close(descriptor)

@@ -11,6 +11,7 @@ from fairshare.virtual.failing import FAIL_FILE
 from tests.chaos.crowd import Act, many
 from tests.chaos.stage import Stage
 from tests.chaos.tally import TALLY
+from tests.workplace import wait_end
 
 pytestmark = pytest.mark.timeout(900)
 ENDS_WITHIN_S = 240.0
@@ -36,7 +37,7 @@ def _meet(stage: Stage, knob: str, who: str) -> None:
     reapers = [each for each in stage.watched if stage.is_reaper(each)]
     stage.kill(run, reaper=who == "clean")
     for reaper in reapers:
-        reaper.wait(timeout=ENDS_WITHIN_S)
+        wait_end(reaper, ENDS_WITHIN_S)
 
 
 def told_and_mended(knob: str, who: str) -> tuple[str, Act]:
