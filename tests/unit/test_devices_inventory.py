@@ -110,7 +110,9 @@ def test_the_cpu_and_simulated_gpus_by_name() -> None:
     assert detect("virtual:h200")[0].sm_count == 132
 
 
-@pytest.mark.parametrize("spec", ["gpu", "cpu:1", "virtual:a1000", "virtual:nothing", "virtual:", ""])
+@pytest.mark.parametrize(
+    "spec", ["gpu", "cpu:1", "virtual:a1000", "virtual:nothing", "virtual:", ""]
+)
 def test_wrong_names_are_refused(spec: str) -> None:
     """A name that is not a device ends in a message with the known ones."""
     with pytest.raises(SpecError) as caught:
