@@ -129,6 +129,14 @@ class SchedulingPolicy(ABC):
     def produced(self, request: Request, tokens: int, now_s: float) -> None:
         """A running request has got so many output tokens more."""
 
+    def counted(self, request: Request, prompt_tokens: int, now_s: float) -> None:
+        """The server has counted the prompt of a running request, which was only estimated.
+
+        What its admission cost is corrected, up or down, by whoever charges for prompts.
+        """
+        del now_s
+        request.prompt_tokens = prompt_tokens
+
     @abstractmethod
     def finish(self, request: Request, now_s: float) -> None:
         """A running request was answered completely."""
