@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
@@ -11,6 +12,7 @@ from typing import Any, Self
 import orjson
 
 FORMAT_VERSION = 1
+_SLUG_POLICY = 60  # characters of a policy and its options in a cell's name
 
 
 class Mode(StrEnum):
@@ -21,6 +23,14 @@ class Mode(StrEnum):
     TIMESLICE = "timeslice"  # one server per tenant, the driver's (or kernel's) time slices
     MPS = "mps"  # one server per tenant, concurrent, with capped shares
     MIG = "mig"  # one server per tenant on its own partition
+
+
+class Scheduling(StrEnum):
+    """Where a policy decides who is served next."""
+
+    GATEWAY = "gateway"  # before the server: fairshare's proxy holds the queue
+    ENGINE = "engine"  # in the engine's own scheduler
+    PRIORITY = "priority"  # the proxy sends ranks, and the engine orders by them
 
 
 class TransportKind(StrEnum):
@@ -66,6 +76,7 @@ class ErrorKind(StrEnum):
     TIMEOUT = "timeout"  # the whole request took longer than its limit
     STALLED = "stalled"  # the stream was silent for longer than its limit
     DISCONNECT = "disconnect"  # the connection broke before the answer was complete
+    THROTTLED = "throttled"  # refused for now (429): a quota is used up, or a queue is full
     HTTP_4XX = "http_4xx"
     HTTP_5XX = "http_5xx"
     BAD_RESPONSE = "bad_response"  # not the protocol: garbage, wrong type, a line without end
@@ -150,7 +161,11 @@ def fingerprint(definition: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class CellKey:
-    """One point of the matrix. ``tenant`` is set where one tenant runs alone (exclusive)."""
+    """One point of the matrix. ``tenant`` is set where one tenant runs alone (exclusive).
+
+    ``policy`` has its options behind its name; ``scheduling`` is where it decides (None: nowhere,
+    the engine serves in its own order).
+    """
 
     scenario: str
     mode: Mode
@@ -159,15 +174,19 @@ class CellKey:
     policy: str = "fcfs"
     tenant: str | None = None
     load_scale: float = 1.0
+    scheduling: Scheduling | None = None
 
     @property
     def slug(self) -> str:
-        """A readable name, unique within a matrix: ``two-tenants_mps_c4_r1``."""
+        """A readable name: ``two-tenants_mps_c4_r1``.
+
+        Unique within a matrix but for policies that differ only far behind in their options.
+        """
         parts = [self.scenario, self.mode.value]
         if self.tenant:
             parts.append(self.tenant)
-        if self.policy != "fcfs":
-            parts.append(self.policy)
+        if self.scheduling is not None:
+            parts += [_in_a_slug(self.policy), self.scheduling.value]
         if self.concurrency is not None:
             parts.append(f"c{self.concurrency}")
         if self.load_scale != 1.0:
@@ -181,7 +200,18 @@ class CellKey:
     @classmethod
     def from_mapping(cls, raw: Mapping[str, Any]) -> Self:
         """The key that ``cell.json`` holds."""
-        return cls(**{**raw, "mode": Mode(raw["mode"])})
+        place = raw.get("scheduling")
+        scheduling = None if place is None else Scheduling(place)
+        return cls(**{**raw, "mode": Mode(raw["mode"]), "scheduling": scheduling})
+
+
+def mode_label(label: str, policy: str, scheduling: Scheduling | None) -> str:
+    """A mode as shown to people, with the policy and its place where one decides."""
+    return label if scheduling is None else f"{label} + {policy} ({scheduling.value})"
+
+
+def _in_a_slug(policy: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", policy)[:_SLUG_POLICY].strip("-")
 
 
 class CellStatus(StrEnum):
@@ -220,6 +250,11 @@ class CellResult:
     shares: list[dict[str, Any]] = field(default_factory=list)
     client: dict[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
+
+    @property
+    def mode_label(self) -> str:
+        """The mode as shown to people, with the policy where one decides."""
+        return mode_label(self.label, self.key.policy, self.key.scheduling)
 
     def to_json(self) -> bytes:
         """The contents of ``cell.json``."""

@@ -16,7 +16,7 @@ from fairshare.analysis.model import (
     TenantMetrics,
 )
 from fairshare.analysis.stats import ENOUGH_FOR_P99, Interval, t_interval
-from fairshare.records import Mark, Mode, Provenance
+from fairshare.records import Mark, Mode, Provenance, Scheduling, mode_label
 
 HIGHER_IS_BETTER = {
     "output_tokens_per_s": True,
@@ -92,6 +92,7 @@ class Row:
     estimates: Mapping[str, Estimate]
     errors: Mapping[str, int]
     few_for_p99: bool
+    scheduling: Scheduling | None = None
     best: frozenset[str] = frozenset()
     """Metrics in which no other mode comes as good, intervals included."""
     apps: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
@@ -99,17 +100,12 @@ class Row:
 
     @property
     def mode_label(self) -> str:
-        """The mode as shown to people, with the policy where it is not the default."""
-        return mode_label(self.label, self.policy)
+        """The mode as shown to people, with the policy where one decides."""
+        return mode_label(self.label, self.policy, self.scheduling)
 
     def value(self, name: str) -> float | None:
         """The mean of a metric; None where it was not measured."""
         return self.estimates[name].value if name in self.estimates else None
-
-
-def mode_label(label: str, policy: str) -> str:
-    """The mode as shown to people, with the policy where it is not the default."""
-    return label if policy == "fcfs" else f"{label} + {policy}"
 
 
 def rows(analysis: Analysis) -> list[Row]:
@@ -118,7 +114,7 @@ def rows(analysis: Analysis) -> list[Row]:
     for cell in analysis.measured:
         key, result = cell.result.key, cell.result
         setting = Setting(key.scenario, key.load_scale, key.concurrency)
-        identity = (setting, key.mode, result.label, key.policy, result.provenance)
+        identity = (setting, key.mode, result.mode_label, result.provenance)
         groups.setdefault(identity, []).append(cell)
     order = _tenant_order(analysis)
     made = [row for cells in groups.values() for row in _rows(cells, order)]
@@ -155,6 +151,7 @@ def _row(cells: list[CellAnalysis], tenant: str | None) -> Row:
         mode=first.key.mode,
         label=first.label,
         policy=first.key.policy,
+        scheduling=first.key.scheduling,
         provenance=first.provenance,
         tenant=tenant,
         repetitions=len(found),

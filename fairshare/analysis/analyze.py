@@ -105,6 +105,7 @@ def _order(cell: CellAnalysis) -> tuple[object, ...]:
         key.concurrency or 0,
         list(Mode).index(key.mode),
         key.policy,
+        key.scheduling or "",
         key.repetition,
         key.tenant or "",
         cell.result.id,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fairshare.analysis.aggregate import Row, mode_label
+from fairshare.analysis.aggregate import Row
 from fairshare.analysis.model import CURVE, CellAnalysis
 from fairshare.analysis.table import TOTAL
 from fairshare.errors import Location, ResultsError
@@ -47,7 +47,7 @@ def curves_frame(cells: Sequence[CellAnalysis]) -> pd.DataFrame:
         pd.DataFrame(
             {
                 "cell": cell.result.id,
-                "mode": mode_label(cell.result.label, cell.result.key.policy),
+                "mode": cell.result.mode_label,
                 "tenant": row.tenant,
                 "metric": name,
                 "seconds": curve,

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from fairshare.analysis.aggregate import Row, mode_label
+from fairshare.analysis.aggregate import Row
 from fairshare.analysis.drawing import Panel, draw_curves, draw_panel
 from fairshare.analysis.frames import curves_frame, estimates_frame
 from fairshare.analysis.model import Analysis, CellAnalysis, Drawn
@@ -246,7 +246,7 @@ def _fairness(subject: _Subject) -> Figure:
 
 def _timeline(subject: _Subject) -> Figure | None:
     chosen = [
-        (mode_label(cell.result.label, cell.result.key.policy), cell)
+        (cell.result.mode_label, cell)
         for cell in subject.busiest
         if cell.result.key.repetition == 1
     ]

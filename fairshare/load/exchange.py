@@ -172,6 +172,8 @@ class Exchange:
         text = str(status) if pause_s is None else f"{status}, retry after {pause_s:g} s"
         if said:
             text = f"{text}: {said}"
+        if status == 429:
+            return ErrorKind.THROTTLED, text
         if 400 <= status < 500:
             return ErrorKind.HTTP_4XX, text
         if 500 <= status < 600:

@@ -260,7 +260,7 @@ BAD: dict[str, tuple[Script, ErrorKind]] = {
     "closed in a chunk": (hanging_up(SSE + CHUNKED + chunk(FIRST)[:-9]), ErrorKind.DISCONNECT),
     "429": (
         saying(b"HTTP/1.1 429 Slow Down\r\nRetry-After: 0\r\nContent-Length: 4\r\n\r\nslow"),
-        ErrorKind.HTTP_4XX,
+        ErrorKind.THROTTLED,
     ),
     "503": (
         saying(b"HTTP/1.1 503 Busy\r\nRetry-After: 0\r\n" + CHUNKED + chunk(b"busy") + END),

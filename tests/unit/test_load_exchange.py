@@ -135,7 +135,7 @@ async def test_a_refusal_says_when_to_ask_again() -> None:
         receiver.on_end(ORIGIN_NS + 20)
 
     record = await record_of(script)
-    assert (record.error, record.retry_after_s) == (ErrorKind.HTTP_4XX, 7)
+    assert (record.error, record.retry_after_s) == (ErrorKind.THROTTLED, 7)
     assert record.error_text == "429, retry after 7 s: too many"
 
 
