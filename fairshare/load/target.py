@@ -9,10 +9,8 @@ from fairshare.spec.scenario import Api
 from fairshare.spec.workload import Sampling
 from fairshare.wire import openai, tgi
 from fairshare.wire.answer import AnswerReader
+from fairshare.wire.headers import FAIRNESS_HEADERS
 from fairshare.workload.requests import PlannedRequest
-
-# What gateways call flows by: the Gateway API inference extension, and llm-d since 0.8.
-FAIRNESS_HEADERS = ("x-gateway-inference-fairness-id", "x-llm-d-inference-fairness-id")
 
 
 @dataclass(slots=True)
@@ -22,7 +20,8 @@ class Target:
     ``base_url`` is ``http(s)://...``, or ``unix:PATH`` of an engine's own socket.
     ``continuous_usage`` says that the server understands vLLM's extra fields; ``timeout_s``
     limits a whole request, ``stall_s`` the silence of a stream after its first token. The key
-    travels in a header and appears in no record.
+    travels in a header and appears in no record. ``labelled`` says in each body, too, whose request
+    it is and which call of what: headers do not reach a fair scheduler inside vLLM.
     """
 
     tenant: str
@@ -38,6 +37,7 @@ class Target:
     timeout_s: float
     stall_s: float
     priority: int | None = None
+    labelled: bool = False
 
     @property
     def path(self) -> str:
@@ -82,6 +82,7 @@ class Target:
                 sampling=self.sampling,
                 extras=self.continuous_usage,
                 priority=self.priority,
+                labels=self._labels(request),
             )
         if text is None:
             raise _no_prompt(request, f"text prompts, since {self.api} takes no token ids")
@@ -95,7 +96,18 @@ class Target:
             sampling=self.sampling,
             extras=self.continuous_usage,
             priority=self.priority,
+            labels=self._labels(request),
         )
+
+    def _labels(self, request: PlannedRequest) -> openai.Labels | None:
+        if not self.labelled:
+            return None
+        turn = request.turn
+        told = {"tenant": self.tenant}
+        if turn is None:
+            return told
+        place = {name: getattr(turn, name) for name in ("app", "interaction", "call", "calls")}
+        return told | {name: value for name, value in place.items() if value is not None}
 
 
 def _no_prompt(request: PlannedRequest, needed: str) -> SpecError:

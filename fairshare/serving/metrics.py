@@ -12,10 +12,11 @@ from typing import IO, Self
 import aiohttp
 import orjson
 
-from fairshare.serving.exposition import ServerMetrics, fetch_metrics
+from fairshare.serving.exposition import fetch_metrics
 from fairshare.serving.fleet import Fleet
 from fairshare.serving.probes import new_session
 from fairshare.serving.server import Server
+from fairshare.wire.exposition import ServerMetrics
 
 
 class MetricsScraper:

@@ -36,12 +36,14 @@ class _Next(Enum):
 class Http1Response:
     """Feed it what arrives; it gives back the body.
 
-    ``status`` is None until the head is complete; ``complete`` says that HTTP's end of the body was
-    seen; ``reusable`` that the connection can then carry another request.
+    ``status`` is None until the head is complete; ``fields`` are its headers by lower-case name;
+    ``complete`` says that HTTP's end of the body was seen; ``reusable`` that the connection can
+    then carry another request.
     """
 
     def __init__(self) -> None:
         self.status: int | None = None
+        self.fields: dict[bytes, bytes] = {}
         self.content_type = ""
         self.retry_after = ""
         self.complete = False
@@ -104,7 +106,7 @@ class Http1Response:
                 raise HttpError("the server switches protocols")
             return False
         self.status = status
-        fields = _fields(lines)
+        self.fields = fields = _fields(lines)
         self.content_type = fields.get(b"content-type", b"").decode("latin-1")
         self.retry_after = fields.get(b"retry-after", b"").decode("latin-1")
         connection = fields.get(b"connection", b"").lower()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fairshare.serving.exposition import parse_metrics
+from fairshare.wire.exposition import parse_metrics
 
 VLLM = """
 # TYPE vllm:num_requests_running gauge
