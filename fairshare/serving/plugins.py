@@ -10,16 +10,18 @@ from fairshare.spec.launcher import Engine, Launcher
 
 REPORTS_VARIABLE = "FAIRSHARE_SHARE_REPORTS"
 SOCKET_VARIABLE = "FAIRSHARE_REQUEST_SOCKET"
+SCHEDULER_VARIABLE = "FAIRSHARE_SCHEDULER"
+DECISIONS_VARIABLE = "FAIRSHARE_SCHEDULER_DECISIONS"
 
 # Not "fairshare": the engine's interpreter may have fairshare itself, which must stay what it is.
-_PACKAGE = "fairshare_vllm_plugins"
+PACKAGE = "fairshare_vllm_plugins"
 _SOURCE = Path(fairshare.__file__).parent / "vllm_plugins"
 _ENTRY_POINTS = {  # vLLM's groups: name of the plugin to its function
     "vllm.general_plugins": {
-        "fairshare_share_report": f"{_PACKAGE}.share_report:register",
-        "fairshare_request_socket": f"{_PACKAGE}.request_socket:register",
+        "fairshare_share_report": f"{PACKAGE}.share_report:register",
+        "fairshare_request_socket": f"{PACKAGE}.request_socket:register",
     },
-    "vllm.platform_plugins": {"fairshare_mig_devices": f"{_PACKAGE}.mig_devices:register"},
+    "vllm.platform_plugins": {"fairshare_mig_devices": f"{PACKAGE}.mig_devices:register"},
 }
 
 
@@ -32,8 +34,9 @@ def plugins_env(launcher: Launcher, chosen: Mapping[str, str], run_dir: Path) ->
         return {}
     paths = [path for path in (chosen.get("PYTHONPATH"), str(_folder(run_dir))) if path]
     env = {"PYTHONPATH": ":".join(paths), REPORTS_VARIABLE: str(reports_dir(run_dir))}
-    if SOCKET_VARIABLE in chosen:
-        env[SOCKET_VARIABLE] = str(run_dir / chosen[SOCKET_VARIABLE])
+    for name in (SOCKET_VARIABLE, DECISIONS_VARIABLE):  # paths in the server's private folder
+        if name in chosen:
+            env[name] = str(run_dir / chosen[name])
     allowed = chosen.get("VLLM_PLUGINS")
     if allowed is not None:
         names = [name for group in _ENTRY_POINTS.values() for name in group]
@@ -54,14 +57,14 @@ def reports_dir(run_dir: Path) -> Path:
 def write_plugins(run_dir: Path) -> None:
     """Write the plugins and their metadata into a server's private folder (anew, if need be)."""
     folder = _folder(run_dir)
-    package = folder / _PACKAGE
-    metadata = folder / f"{_PACKAGE}-{fairshare.__version__}.dist-info"
+    package = folder / PACKAGE
+    metadata = folder / f"{PACKAGE}-{fairshare.__version__}.dist-info"
     for path in (folder, package, metadata, reports_dir(run_dir)):
         path.mkdir(mode=0o700, exist_ok=True)
     for module in _SOURCE.glob("*.py"):
         (package / module.name).write_bytes(module.read_bytes())
     (metadata / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: {_PACKAGE}\nVersion: {fairshare.__version__}\n", "utf-8"
+        f"Metadata-Version: 2.1\nName: {PACKAGE}\nVersion: {fairshare.__version__}\n", "utf-8"
     )
     groups = [
         "\n".join([f"[{group}]", *(f"{name} = {function}" for name, function in plugins.items())])

@@ -18,7 +18,7 @@ from fairshare.processes.scope import RunScope
 from fairshare.processes.spawn import ManagedProcess
 from fairshare.serving.command import ServerCommand
 from fairshare.serving.diagnosis import KILLED_HINT, exit_text, first_error, hint_for
-from fairshare.serving.plugins import SOCKET_VARIABLE
+from fairshare.serving.plugins import DECISIONS_VARIABLE, SOCKET_VARIABLE
 from fairshare.serving.probes import NotHttpError, get, new_session
 from fairshare.serving.readiness import NeverReadyError, wait_until_ready
 from fairshare.sharing.plan import ServerView
@@ -89,7 +89,15 @@ class Server:
     @property
     def engine_socket(self) -> Path | None:
         """Where the engine takes requests without HTTP, None where it does not."""
-        path = None if self._command is None else self._command.env.get(SOCKET_VARIABLE)
+        return self._path(SOCKET_VARIABLE)
+
+    @property
+    def engine_decisions(self) -> Path | None:
+        """Where the engine writes what its fair scheduler decides, None where it has none."""
+        return self._path(DECISIONS_VARIABLE)
+
+    def _path(self, variable: str) -> Path | None:
+        path = None if self._command is None else self._command.env.get(variable)
         return None if path is None else Path(path)
 
     def view(self, probe: Mapping[str, Any] | None = None) -> ServerView:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -12,6 +12,7 @@ from fairshare.wire.answer import Answer, WireError, count_or_none, error_within
 
 COMPLETIONS_PATH = "/v1/completions"
 CHAT_PATH = "/v1/chat/completions"
+Labels = Mapping[str, str | int | float]
 _DONE = b"[DONE]"
 _CHAT_TEXT = ("content", "reasoning_content", "reasoning", "tool_calls")
 
@@ -25,15 +26,19 @@ def completion_body(
     sampling: Sampling,
     extras: bool,
     priority: int | None = None,
+    labels: Labels | None = None,
 ) -> bytes:
     """The body of a ``/v1/completions`` request.
 
     ``extras`` adds what only vLLM and its like understand: token ids and usage in each chunk,
     and output of exactly ``max_tokens`` where the sampling ignores the end of sequence.
     ``priority`` is vLLM's too, smaller first; it refuses one where it does not schedule by them.
+    ``labels`` are what only vLLM brings to its scheduler, which alone reads them.
     """
     body = {"model": model, "prompt": prompt}
-    return orjson.dumps(body | _common(max_tokens, stream, sampling, extras, priority))
+    return orjson.dumps(
+        body | _common(max_tokens, stream, sampling, extras) | _of_vllm(priority, labels)
+    )
 
 
 def chat_body(
@@ -45,15 +50,16 @@ def chat_body(
     sampling: Sampling,
     extras: bool,
     priority: int | None = None,
+    labels: Labels | None = None,
 ) -> bytes:
     """The body of a ``/v1/chat/completions`` request of one user message."""
     body = {"model": model, "messages": [{"role": "user", "content": text}]}
-    return orjson.dumps(body | _common(max_tokens, stream, sampling, extras, priority))
+    return orjson.dumps(
+        body | _common(max_tokens, stream, sampling, extras) | _of_vllm(priority, labels)
+    )
 
 
-def _common(
-    max_tokens: int, stream: bool, sampling: Sampling, extras: bool, priority: int | None
-) -> dict[str, Any]:
+def _common(max_tokens: int, stream: bool, sampling: Sampling, extras: bool) -> dict[str, Any]:
     body: dict[str, Any] = {
         "max_tokens": max_tokens,
         "temperature": sampling.temperature,
@@ -63,8 +69,6 @@ def _common(
         body["top_p"] = sampling.top_p
     if sampling.top_k is not None:
         body["top_k"] = sampling.top_k
-    if priority is not None:
-        body["priority"] = priority
     if stream:
         body["stream_options"] = {"include_usage": True}
     if extras:
@@ -74,6 +78,11 @@ def _common(
             body["return_token_ids"] = True
             body["stream_options"]["continuous_usage_stats"] = True
     return body
+
+
+def _of_vllm(priority: int | None, labels: Labels | None) -> dict[str, Any]:
+    told = {"priority": priority, "vllm_xargs": labels}
+    return {name: value for name, value in told.items() if value is not None}
 
 
 class OpenAiReader:
