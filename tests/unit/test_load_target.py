@@ -12,6 +12,7 @@ from fairshare.load.target import Target
 from fairshare.spec.scenario import Api
 from fairshare.spec.workload import Sampling
 from fairshare.workload.requests import PlannedRequest
+from fairshare.workload.turns import Turn
 
 TARGET = Target(
     "a", "s0", "http://h", "m", Api.COMPLETIONS, True, "sk-1", True, True, Sampling(), 1, 1
@@ -76,3 +77,21 @@ def test_missing_text_is_the_users_error(target: Target) -> None:
     """Token ids alone cannot be sent where text is needed; the message names the request."""
     with pytest.raises(SpecError, match=r"request 1.*text prompts"):
         target.body(replace(BOTH, prompt_text=None))
+
+
+@pytest.mark.parametrize("api", [Api.COMPLETIONS, Api.CHAT])
+def test_a_labelled_body_says_whose_it_is_and_which_call_of_what(api: Api) -> None:
+    """Headers do not reach vLLM's scheduler, its extra arguments do; unasked, nothing is said."""
+    target = replace(TARGET, api=api, labelled=True)
+    assert orjson.loads(target.body(BOTH))["vllm_xargs"] == {"tenant": "a"}
+    turned = replace(BOTH, turn=Turn("shop", "a-i1", 2, 3, think_s=1.0))
+    assert orjson.loads(target.body(turned))["vllm_xargs"] == {
+        "tenant": "a",
+        "app": "shop",
+        "interaction": "a-i1",
+        "call": 2,
+        "calls": 3,
+    }
+    lone = replace(BOTH, turn=Turn("shop"))
+    assert orjson.loads(target.body(lone))["vllm_xargs"] == {"tenant": "a", "app": "shop"}
+    assert "vllm_xargs" not in orjson.loads(replace(TARGET, api=api).body(turned))
