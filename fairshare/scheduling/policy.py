@@ -91,6 +91,8 @@ class SchedulingPolicy(ABC):
 
     name: str
     """As the user writes it."""
+    counts_tokens: bool = True
+    """Whether output tokens change who is next; if not, they may be told when the request ends."""
 
     @abstractmethod
     def arrive(self, request: Request, now_s: float) -> Refusal | None:

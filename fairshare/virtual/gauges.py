@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from fairshare.virtual.engine import BLOCK_TOKENS, Engine
 from fairshare.virtual.realtime import Dilation
+from fairshare.virtual.requests import Served
 
 
 @dataclass(slots=True)
@@ -19,10 +20,10 @@ class Counters:
 
 
 def exposition(
-    model_name: str, engine: Engine, counters: Counters, dilation: Dilation, arriving: int
+    served: Served, engine: Engine, counters: Counters, dilation: Dilation, arriving: int
 ) -> str:
     """The Prometheus text; ``arriving`` requests are in the front end, shown as waiting."""
-    shown = model_name.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    shown = served.model_name.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     labels = f'engine="0",model_name="{shown}"'
     lines: list[str] = []
 
@@ -33,7 +34,7 @@ def exposition(
         lines.append(f"{name}{{{labels}{extra}}} {float(value)}")
 
     metric("gauge", "vllm:num_requests_running", len(engine.running))
-    metric("gauge", "vllm:num_requests_waiting", len(engine.waiting) + arriving)
+    metric("gauge", "vllm:num_requests_waiting", engine.waiting + arriving)
     metric("gauge", "vllm:kv_cache_usage_perc", engine.kv_usage)
     metric("counter", "vllm:num_preemptions_total", engine.preemptions)
     metric("counter", "vllm:prompt_tokens_total", counters.prompt_tokens)
@@ -53,7 +54,7 @@ def exposition(
         1,
         f',block_size="{BLOCK_TOKENS}",num_gpu_blocks="{blocks}"'
         f',kv_cache_size_tokens="{blocks * BLOCK_TOKENS}"'
-        f',kv_cache_memory_bytes="{blocks * BLOCK_TOKENS * engine.model.kv_bytes_per_token}"'
+        f',kv_cache_memory_bytes="{blocks * BLOCK_TOKENS * served.kv_bytes_per_token}"'
         ',enable_prefix_caching="False"',
     )
     metric("gauge", "fairshare_virtual_dilation", dilation.now_s)

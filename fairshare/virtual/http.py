@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import math
 import os
 import time
 from collections.abc import Awaitable, Callable
@@ -14,10 +15,11 @@ import orjson
 from aiohttp import web
 from aiohttp.http import HttpVersion11
 
+from fairshare.scheduling.policy import Refusal
 from fairshare.virtual.answers import AnswerWriter
-from fairshare.virtual.engine import Sequence, Step
+from fairshare.virtual.engine import Sequence
 from fairshare.virtual.gauges import Counters, exposition
-from fairshare.virtual.realtime import RealTimeEngine
+from fairshare.virtual.realtime import RealTimeEngine, Step
 from fairshare.virtual.requests import RequestError, Served, parse_request
 
 _MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -32,6 +34,7 @@ class _Open:
     sequence: Sequence
     done: asyncio.Event = field(default_factory=asyncio.Event)
     transport: asyncio.WriteTransport | None = None
+    refusal: Refusal | None = None
     chunked: bool = True
 
 
@@ -83,7 +86,9 @@ class Frontend:
             if request is None:
                 continue  # the client has gone since the step began
             self.counters.generation_tokens += 1
-            over = request.writer.next_token(last=sequence.generated >= sequence.max_tokens)
+            over = request.writer.next_token(
+                last=len(request.writer.tokens) + 1 >= sequence.max_output_tokens
+            )
             if request.transport is not None:
                 event = request.writer.event()
                 if request.chunked:
@@ -92,8 +97,13 @@ class Frontend:
             if over:
                 self.counters.finished[request.writer.finish_reason or ""] += 1
                 self.counters.prompt_tokens += sequence.prompt_tokens
-                self.engine.engine.remove(sequence)
+                self.engine.remove(sequence, answered=True)
                 del self._open[sequence.id]
+                request.done.set()
+        for sequence, refusal in step.dropped:
+            if (request := self._open.get(sequence.id)) is not None:
+                del self._open[sequence.id]
+                request.refusal = refusal
                 request.done.set()
         if self._dies_after is not None and self.counters.generation_tokens >= self._dies_after:
             os._exit(1)  # as a crash does: no clean-up, streams break off
@@ -114,10 +124,12 @@ class Frontend:
         except RequestError as error:
             return web.json_response(error.body, status=error.status)
         writer = AnswerWriter(parsed, self.served.model_name, self.served.vocab_size)
-        sequence = Sequence(writer.id, len(parsed.prompt), parsed.max_tokens)
+        sequence = Sequence(writer.id, "", len(parsed.prompt), parsed.max_tokens, time.monotonic())
         entry = _Open(writer, sequence)
         if not parsed.stream:
             await self._answered(entry)
+            if entry.refusal is not None:
+                return _refused(entry.refusal)
             return web.Response(body=writer.whole(), content_type="application/json")
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         entry.chunked = request.version >= HttpVersion11
@@ -126,6 +138,10 @@ class Frontend:
         await response.prepare(request)
         entry.transport = request.transport
         await self._answered(entry)
+        if entry.refusal is not None:  # the status has been sent: an error in the stream, as vLLM's
+            await response.write(
+                b"data: %b\n\ndata: [DONE]\n\n" % orjson.dumps(_refusal(entry.refusal).body)
+            )
         await response.write_eof()
         return response
 
@@ -136,13 +152,15 @@ class Frontend:
             await asyncio.sleep(self._front_end_s)
         finally:
             self._arriving -= 1
+        entry.refusal = self.engine.add(entry.sequence)
+        if entry.refusal is not None:
+            return
         self._open[entry.sequence.id] = entry
-        self.engine.add(entry.sequence)
         try:
             await entry.done.wait()
         finally:
             if self._open.pop(entry.sequence.id, None) is not None:
-                self.engine.engine.remove(entry.sequence)
+                self.engine.remove(entry.sequence, answered=False)
 
     async def _health(self, _: web.Request) -> web.Response:
         return web.Response()
@@ -153,7 +171,7 @@ class Frontend:
             "object": "model",
             "created": int(time.time()),
             "owned_by": "fairshare",
-            "root": self.engine.engine.model.name,
+            "root": self.served.root,
             "parent": None,
             "max_model_len": self.served.max_model_len,
         }
@@ -162,7 +180,7 @@ class Frontend:
     async def _metrics(self, _: web.Request) -> web.Response:
         engine = self.engine
         text = exposition(
-            self.served.model_name, engine.engine, self.counters, engine.dilation, self._arriving
+            self.served, engine.engine, self.counters, engine.dilation, self._arriving
         )
         return web.Response(text=text)
 
@@ -174,3 +192,15 @@ class Frontend:
             if scheme.lower() != "bearer" or not matches:
                 return web.json_response({"error": "Unauthorized"}, status=401)
         return await handler(request)
+
+
+def _refused(refusal: Refusal) -> web.Response:
+    headers = {}
+    if refusal.retry_after_s is not None:
+        headers["Retry-After"] = str(math.ceil(refusal.retry_after_s))
+    return web.json_response(_refusal(refusal).body, status=429, headers=headers)
+
+
+def _refusal(refusal: Refusal) -> RequestError:
+    """What a request gets that the scheduling policy did not let in."""
+    return RequestError(refusal.reason, status=429, kind="TooManyRequests")

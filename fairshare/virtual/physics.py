@@ -82,30 +82,47 @@ class Demand:
     host_s: float = 0.0
 
 
-def step_demand(
-    gpu: Gpu,
-    model: VirtualModel,
-    batch: Batch,
-    constants: Constants = PUBLISHED,
-    *,
-    eager: bool = False,
-) -> Demand:
-    """What ``batch`` demands of ``gpu`` (section "One step" of ``docs/virtual-gpu.md``)."""
-    tokens = batch.prompt_tokens + batch.decoding
-    flops = (
-        model.linear_flops_per_token * tokens
-        + model.head_flops_per_sample * batch.sampled
-        + model.attention_flops_per_pair * (batch.chunk_pairs + batch.decode_context)
-    )
-    moved = model.streamed_bytes + model.kv_bytes_per_token * (
-        batch.decode_context + batch.chunk_starts + tokens
-    )
-    return Demand(
-        compute_s=flops / (constants.compute_efficiency * gpu.peak_flops),
-        memory_s=moved / (constants.memory_efficiency * gpu.bandwidth_bytes_s),
-        latency_s=model.layers * constants.layer_latency_s,
-        host_s=model.layers * constants.eager_host_s_per_layer if eager else 0.0,
-    )
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What a model's tokens cost on a GPU, in seconds of the whole device for one of each."""
+
+    token_s: float
+    sample_s: float
+    pair_s: float
+    weights_s: float
+    kv_s: float
+    latency_s: float
+    host_s: float
+
+    @classmethod
+    def of(
+        cls, gpu: Gpu, model: VirtualModel, constants: Constants = PUBLISHED, *, eager: bool = False
+    ) -> Costs:
+        """The costs of ``model`` on ``gpu`` (section "One step" of ``docs/virtual-gpu.md``)."""
+        flops = constants.compute_efficiency * gpu.peak_flops
+        moved = constants.memory_efficiency * gpu.bandwidth_bytes_s
+        return cls(
+            token_s=model.linear_flops_per_token / flops,
+            sample_s=model.head_flops_per_sample / flops,
+            pair_s=model.attention_flops_per_pair / flops,
+            weights_s=model.streamed_bytes / moved,
+            kv_s=model.kv_bytes_per_token / moved,
+            latency_s=model.layers * constants.layer_latency_s,
+            host_s=model.layers * constants.eager_host_s_per_layer if eager else 0.0,
+        )
+
+    def demand(self, batch: Batch) -> Demand:
+        """What one iteration of ``batch`` demands."""
+        tokens = batch.prompt_tokens + batch.decoding
+        return Demand(
+            compute_s=self.token_s * tokens
+            + self.sample_s * batch.sampled
+            + self.pair_s * (batch.chunk_pairs + batch.decode_context),
+            memory_s=self.weights_s
+            + self.kv_s * (batch.decode_context + batch.chunk_starts + tokens),
+            latency_s=self.latency_s,
+            host_s=self.host_s,
+        )
 
 
 def work_s(

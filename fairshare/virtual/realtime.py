@@ -10,11 +10,13 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from fairshare.scheduling.policy import Refusal
 from fairshare.virtual.board import Board, Entry
-from fairshare.virtual.engine import Engine, Sequence, Step
-from fairshare.virtual.physics import Demand
+from fairshare.virtual.engine import Ended, Engine, Sequence
+from fairshare.virtual.physics import Costs, Demand
 from fairshare.virtual.rules import Neighbour, Partition, Rule
 
+_LOOK_AGAIN_S = 0.01  # a policy may hold requests back until their time has come
 _GIVE_UP_S = 1.0  # a process that was suspended does not make up for lost time in a burst
 
 
@@ -27,11 +29,20 @@ class Dilation:
     lost_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One iteration that has ended: who got a token, and who was thrown out meanwhile."""
+
+    emitted: list[Sequence]
+    dropped: list[tuple[Sequence, Refusal]]
+
+
 @dataclass(slots=True)
 class RealTimeEngine:
     """An engine, the share it runs on, and the board where it meets its neighbours."""
 
     engine: Engine
+    costs: Costs
     rule: Rule
     partition: Partition
     entry: Entry
@@ -40,30 +51,49 @@ class RealTimeEngine:
     dilation: Dilation = field(default_factory=Dilation)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def add(self, sequence: Sequence) -> None:
-        """Queue a request now."""
-        self.engine.add(sequence)
+    def add(self, sequence: Sequence) -> Refusal | None:
+        """Queue a request now, unless the policy refuses it."""
+        refusal = self.engine.add(sequence, _now_s())
         self._wake.set()
+        return refusal
+
+    def remove(self, sequence: Sequence, *, answered: bool) -> None:
+        """Forget a request that has its answer, or whose client has gone."""
+        self.engine.remove(sequence, _now_s(), answered=answered)
 
     async def run(self) -> None:
         """Step for ever."""
-        now = asyncio.get_running_loop().time
-        start_s = now()
+        start_s = _now_s()
         while True:
-            if not self.engine.has_work:
+            work = self.engine.begin(_now_s())
+            if work is None:
+                self._deliver([])
                 self._publish_idle()
-                self._wake.clear()
-                await self._wake.wait()
-                start_s = now()
-            step = self.engine.step(self._duration)
-            due_s = start_s + step.duration_s
-            self._publish(step, due_s)
-            await asyncio.sleep(max(0.0, due_s - now()))
-            self.deliver(step)
-            start_s = self._next_start(due_s, now())
+                await self._something_new()
+                start_s = _now_s()
+                continue
+            demand = self.partition.scaled(self.costs.demand(work.batch))
+            due_s = start_s + self.rule.step_s(demand, self._neighbours())
+            self._publish(demand, due_s - start_s, due_s)
+            await asyncio.sleep(max(0.0, due_s - _now_s()))
+            decoding = self.engine.decoding()
+            ended: Ended = self.engine.end(1, _now_s())
+            self._deliver(decoding + ended.prefilled)
+            start_s = self._next_start(due_s, _now_s())
 
-    def _duration(self, demand: Demand) -> float:
-        return self.rule.step_s(self.partition.scaled(demand), self._neighbours())
+    async def _something_new(self) -> None:
+        """Return when a request has come, or when a policy may think anew of those that wait."""
+        self._wake.clear()
+        try:
+            async with asyncio.timeout(_LOOK_AGAIN_S if self.engine.has_work else None):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    def _deliver(self, emitted: list[Sequence]) -> None:
+        dropped, self.engine.dropped = self.engine.dropped, []
+        if emitted or dropped:
+            self.deliver(Step(emitted, dropped))
 
     def _neighbours(self) -> list[Neighbour]:
         return self.board.neighbours(self.entry.partition) if self.board is not None else []
@@ -77,13 +107,13 @@ class RealTimeEngine:
         self.dilation.lost_s += late_s
         return now_s
 
-    def _publish(self, step: Step, due_s: float) -> None:
+    def _publish(self, demand: Demand, step_s: float, due_s: float) -> None:
         entry = self.entry
         entry.busy = True
-        entry.demand = self.partition.scaled(step.demand)
-        entry.step_s = step.duration_s
+        entry.demand = demand
+        entry.step_s = step_s
         entry.due_s = due_s
-        entry.busy_s += step.duration_s
+        entry.busy_s += step_s
         if self.board is not None:
             self.board.publish(entry)
 
@@ -91,3 +121,7 @@ class RealTimeEngine:
         self.entry.busy = False
         if self.board is not None:
             self.board.publish(self.entry)
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()

@@ -49,6 +49,8 @@ class Served:
     vocab_size: int
     max_model_len: int
     eos_token_ids: tuple[int, ...]
+    root: str = ""
+    kv_bytes_per_token: int = 0
 
 
 def parse_request(body: Any, served: Served, *, chat: bool) -> ParsedRequest:

@@ -25,6 +25,7 @@ from fairshare.virtual.http import Frontend
 from fairshare.virtual.memory import MemoryPlan, StartError, plan_memory
 from fairshare.virtual.models import VirtualModel, virtual_model
 from fairshare.virtual.options import parser
+from fairshare.virtual.physics import Costs
 from fairshare.virtual.realtime import RealTimeEngine
 from fairshare.virtual.requests import Served
 from fairshare.virtual.share import NoDeviceError, ProcessShare, find_share
@@ -77,15 +78,27 @@ async def _serve(options: argparse.Namespace, claim: _Claim) -> int:
         return 0
     name = options.served_model_name or model.name
     frontend = Frontend(
-        Served(name, model.vocab_size, claim.max_model_len, model.eos_token_ids),
+        Served(
+            name,
+            model.vocab_size,
+            claim.max_model_len,
+            model.eos_token_ids,
+            root=model.name,
+            kv_bytes_per_token=model.kv_bytes_per_token,
+        ),
         front_end_s=options.front_end_s,
         api_key=os.environ.get("VLLM_API_KEY"),
         dies_after=_dies_after(),
     )
     limits = Limits(options.max_num_seqs, options.max_num_batched_tokens, claim.memory.kv_blocks)
-    engine = Engine(share.gpu, model, limits, eager=options.enforce_eager)
     realtime = RealTimeEngine(
-        engine, share.rule(), share.partition, claim.entry, claim.board, frontend.deliver
+        Engine(limits),
+        Costs.of(share.gpu, model, eager=options.enforce_eager),
+        share.rule(),
+        share.partition,
+        claim.entry,
+        claim.board,
+        frontend.deliver,
     )
     frontend.attach(realtime)
     runner = web.AppRunner(

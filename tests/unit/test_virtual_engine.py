@@ -3,47 +3,68 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fairshare.virtual.engine import BLOCK_TOKENS, Engine, Limits, Sequence, Step
-from fairshare.virtual.models import virtual_model
-from fairshare.virtual.physics import Demand, work_s
-
-
-@dataclass(frozen=True)
-class A100:
-    """An A100-40's peaks."""
-
-    peak_flops: float = 312e12
-    bandwidth_bytes_s: float = 1555e9
+from fairshare.scheduling.fcfs import Fcfs
+from fairshare.scheduling.policy import Refusal, Request
+from fairshare.virtual.engine import BLOCK_TOKENS, Engine, Limits, Sequence
+from fairshare.virtual.physics import Batch
 
 
-def alone(demand: Demand) -> float:
-    """A dedicated device."""
-    return demand.latency_s + work_s(demand, 1.0, 1.0)
+@dataclass
+class Step:
+    """One or more iterations as the test saw them."""
+
+    batch: Batch
+    emitted: list[Sequence] = field(default_factory=list)
+    finished: list[Sequence] = field(default_factory=list)
+
+
+def one(_: int) -> int:
+    """Count one iteration at a time."""
+    return 1
 
 
 def engine(seqs: int = 64, budget: int = 2048, blocks: int = 10_000) -> Engine:
-    """An engine on an A100."""
-    return Engine(A100(), virtual_model("qwen3-4b"), Limits(seqs, budget, blocks))
+    """An engine that serves first come, first served."""
+    return Engine(Limits(seqs, budget, blocks))
 
 
-def drain(under_test: Engine, at_most: int = 100_000) -> list[Step]:
+def sequence(name: str, prompt: int, output: int) -> Sequence:
+    """A request of nobody in particular."""
+    return Sequence(name, "", prompt, output)
+
+
+def step(under_test: Engine, choose: Callable[[int], int] = one, now_s: float = 0.0) -> Step:
+    """One or more iterations; each that decodes gets ``steps`` tokens."""
+    work = under_test.begin(now_s)
+    assert work is not None
+    steps = choose(work.steps)
+    decoding = under_test.decoding()
+    ended = under_test.end(steps, now_s)
+    return Step(work.batch, decoding * steps + ended.prefilled, ended.finished)
+
+
+def drain(under_test: Engine, choose: Callable[[int], int] = one) -> list[Step]:
     """Step until there is nothing left."""
     steps: list[Step] = []
     while under_test.has_work:
-        steps.append(under_test.step(alone))
-        assert len(steps) < at_most, "the engine makes no progress"
+        steps.append(step(under_test, choose))
+        assert len(steps) < 100_000, "the engine makes no progress"
     return steps
 
 
 def test_one_request_prefills_then_decodes() -> None:
     """The first token comes with the last prompt chunk, each further one with one step."""
-    one = engine(budget=100)
-    one.add(Sequence("a", prompt_tokens=250, max_tokens=5))
-    steps = drain(one)
+    alone = engine(budget=100)
+    alone.add(sequence("a", 250, 5), 0.0)
+    steps = drain(alone)
     assert [step.batch.prompt_tokens for step in steps] == [100, 100, 50, 0, 0, 0, 0]
     assert [len(step.emitted) for step in steps] == [0, 0, 1, 1, 1, 1, 1]
     assert [step.batch.decode_context for step in steps[3:]] == [250, 251, 252, 253]
@@ -53,24 +74,43 @@ def test_one_request_prefills_then_decodes() -> None:
 def test_decodes_come_before_prompt_chunks() -> None:
     """A long prompt gets only the budget that running sequences leave."""
     both = engine(budget=64)
-    both.add(Sequence("short", 10, 20))
-    both.step(alone)
-    both.add(Sequence("long", 500, 1))
-    step = both.step(alone)
-    assert step.batch.decoding == 1
-    assert step.batch.prompt_tokens == 63
-    assert [s.id for s in step.emitted] == ["short"]
+    both.add(sequence("short", 10, 20), 0.0)
+    step(both)
+    both.add(sequence("long", 500, 1), 0.0)
+    second = step(both)
+    assert second.batch.decoding == 1
+    assert second.batch.prompt_tokens == 63
+    assert [s.id for s in second.emitted] == ["short"]
 
 
 def test_token_budget_and_sequence_limit_hold_in_every_step() -> None:
     """No step computes more tokens or runs more sequences than it may."""
     limited = engine(seqs=4, budget=128)
     for i in range(20):
-        limited.add(Sequence(str(i), 50 + i, 10))
+        limited.add(sequence(str(i), 50 + i, 10), 0.0)
     while limited.has_work:
-        step = limited.step(alone)
-        assert step.batch.prompt_tokens + step.batch.decoding <= 128
-        assert len(limited.running) + len(step.finished) <= 4
+        done = step(limited)
+        assert done.batch.prompt_tokens + done.batch.decoding <= 128
+        assert len(limited.running) + len(done.finished) <= 4
+
+
+@given(st.integers(0, 2**32), st.integers(14, 60))
+def test_many_iterations_at_once_are_the_same_as_one_by_one(seed: int, blocks: int) -> None:
+    """Counting iterations together changes no batch, no preemption, no end: 14 blocks or plenty."""
+
+    def run(choose: Callable[[int], int]) -> tuple[list[str], Counter[str], int, int]:
+        tight = engine(blocks=blocks)
+        rng = random.Random(seed)
+        for i in range(12):
+            tight.add(sequence(str(i), rng.randint(1, 100), rng.randint(1, 110)), 0.0)
+        steps = drain(tight, choose)
+        ended = [s.id for done in steps for s in done.finished]
+        tokens = Counter(s.id for done in steps for s in done.emitted)
+        assert tight.free_blocks == blocks
+        return ended, tokens, tight.preemptions, sum(done.batch.prompt_tokens for done in steps)
+
+    some = random.Random(seed)
+    assert run(one) == run(lambda steps: steps) == run(lambda steps: some.randint(1, steps))
 
 
 def test_every_request_ends_once_when_the_kv_cache_is_exhausted() -> None:
@@ -79,13 +119,13 @@ def test_every_request_ends_once_when_the_kv_cache_is_exhausted() -> None:
     rng = random.Random(7)
     wanted = {str(i): rng.randint(50, 150) for i in range(30)}
     for name, tokens in wanted.items():
-        tight.add(Sequence(name, rng.randint(1, 200), tokens))
+        tight.add(sequence(name, rng.randint(1, 200), tokens), 0.0)
     emitted = dict.fromkeys(wanted, 0)
     finished: list[str] = []
-    for step in drain(tight):
-        finished += [s.id for s in step.finished]
-        for sequence in step.emitted:
-            emitted[sequence.id] += 1
+    for done in drain(tight):
+        finished += [s.id for s in done.finished]
+        for each in done.emitted:
+            emitted[each.id] += 1
     assert tight.preemptions > 0
     assert sorted(finished) == sorted(wanted)
     assert emitted == wanted
@@ -96,29 +136,29 @@ def test_every_request_ends_once_when_the_kv_cache_is_exhausted() -> None:
 def test_preemption_takes_the_newest_and_recomputes_its_answer_too() -> None:
     """The newest sequence leaves, and comes back with prompt and generated tokens to compute."""
     tight = engine(blocks=4)
-    tight.add(Sequence("old", 16, 40))
-    tight.add(Sequence("new", 16, 40))
+    old, new = sequence("old", 16, 40), sequence("new", 16, 40)
+    tight.add(old, 0.0)
+    tight.add(new, 0.0)
     while not tight.preemptions:
-        tight.step(alone)
-    assert [s.id for s in tight.waiting] == ["new"]
-    lost = tight.waiting[0]
-    assert (lost.computed, lost.blocks) == (0, 0)
-    assert lost.generated > 0
-    while lost not in tight.running:
-        step = tight.step(alone)
-    assert step.batch.prompt_tokens == lost.prompt_tokens + lost.generated - 1
+        step(tight)
+    assert list(tight.policy.waiting()) == [new]
+    assert (new.computed, new.blocks) == (0, 0)
+    assert new.generated > 0
+    while new not in tight.running:
+        done = step(tight)
+    assert done.batch.prompt_tokens == new.prompt_tokens + new.generated - 1
 
 
 def test_admission_waits_for_the_whole_prompt_in_order() -> None:
     """A prompt that does not fit yet waits, and later ones do not overtake it."""
     tight = engine(blocks=10)
-    tight.add(Sequence("first", 6 * BLOCK_TOKENS, 16))
-    tight.add(Sequence("large", 8 * BLOCK_TOKENS, 1))
-    tight.add(Sequence("small", 1, 1))
-    step = tight.step(alone)
-    assert [s.id for s in step.emitted] == ["first"]
-    assert [s.id for s in tight.waiting] == ["large", "small"]
-    assert sorted(s.id for step in drain(tight) for s in step.finished) == [
+    tight.add(sequence("first", 6 * BLOCK_TOKENS, 16), 0.0)
+    tight.add(sequence("large", 8 * BLOCK_TOKENS, 1), 0.0)
+    tight.add(sequence("small", 1, 1), 0.0)
+    done = step(tight)
+    assert [s.id for s in done.emitted] == ["first"]
+    assert [r.id for r in tight.policy.waiting()] == ["large", "small"]
+    assert sorted(s.id for done in drain(tight) for s in done.finished) == [
         "first",
         "large",
         "small",
@@ -128,35 +168,80 @@ def test_admission_waits_for_the_whole_prompt_in_order() -> None:
 def test_impossible_requests_are_refused() -> None:
     """What can never fit, or asks for nothing, is refused at once instead of waiting for ever."""
     small = engine(blocks=2)
-    for sequence in (Sequence("a", 30, 3), Sequence("b", 0, 1), Sequence("c", 1, 0)):
+    for each in (sequence("a", 30, 3), sequence("b", 0, 1), sequence("c", 1, 0)):
         with pytest.raises(ValueError, match="sequence"):
-            small.add(sequence)
-    with pytest.raises(RuntimeError):
-        small.step(alone)
+            small.add(each, 0.0)
+    assert small.begin(0.0) is None
 
 
 def test_removal_frees_what_the_request_held() -> None:
-    """A client that goes gives back its blocks, running or waiting."""
-    two = engine(seqs=1)
-    running, waiting = Sequence("a", 100, 50), Sequence("b", 100, 50)
-    two.add(running)
-    two.add(waiting)
-    two.step(alone)
-    two.remove(running)
-    two.remove(waiting)
-    two.remove(waiting)
-    assert not two.has_work
-    assert two.free_blocks == two.limits.kv_blocks
+    """A client that goes gives back its blocks, while it waits, computes or decodes."""
+    many = engine(seqs=2, budget=64)
+    decoding, computing, waiting = (sequence(n, 100, 50) for n in "abc")
+    for each in (decoding, computing, waiting):
+        many.add(each, 0.0)
+    for _ in range(3):
+        step(many)
+    many.begin(0.0)
+    for each in (computing, decoding, waiting, waiting):
+        many.remove(each, 0.0)
+    many.end(1, 0.0)
+    assert not many.has_work
+    assert many.free_blocks == many.limits.kv_blocks
 
 
-def test_a_repeated_run_is_identical() -> None:
-    """The same requests give the same steps, to the last bit of their durations."""
+class LastFirst(Fcfs):
+    """Serves the newest request, tells what it was told, and takes three at a time."""
 
-    def run() -> list[tuple[float, list[str]]]:
-        once = engine(blocks=60)
-        rng = random.Random(3)
-        for i in range(25):
-            once.add(Sequence(str(i), rng.randint(1, 300), rng.randint(1, 80)))
-        return [(s.duration_s, [q.id for q in s.emitted]) for s in drain(once)]
+    name = "last-first"
+    counts_tokens = True
 
-    assert run() == run()
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: Counter[str] = Counter()
+        self.ended: list[str] = []
+
+    def arrive(self, request: Request, now_s: float) -> Refusal | None:
+        """Refuse the fourth, and put others in front."""
+        if len(self) == 3:
+            return Refusal("full", 1.0)
+        self._queue.appendleft(request)
+        return None
+
+    def produced(self, request: Request, tokens: int, now_s: float) -> None:
+        """Count what is told."""
+        super().produced(request, tokens, now_s)
+        self.told[request.id] += tokens
+
+    def does_not_fit(self, now_s: float) -> list[tuple[Request, Refusal]]:
+        """Throw the head out."""
+        return [(self._queue.popleft(), Refusal("no room"))]
+
+    def finish(self, request: Request, now_s: float) -> None:
+        """Note the end."""
+        self.ended.append(request.id)
+
+
+def test_the_policy_says_who_is_next_and_hears_of_every_token() -> None:
+    """The order of admission is the policy's; it is told each token once, and each end."""
+    policy = LastFirst()
+    served = Engine(Limits(1, 64, 1000), policy)
+    refusals = [served.add(sequence(name, 20, 7), 0.0) for name in "abcd"]
+    assert [refusal is None for refusal in refusals] == [True, True, True, False]
+    finished = [s.id for done in drain(served, lambda steps: steps) for s in done.finished]
+    assert finished == policy.ended == ["c", "b", "a"]
+    assert policy.told == {"a": 7, "b": 7, "c": 7}
+
+
+def test_what_the_policy_throws_out_for_want_of_room_is_handed_on() -> None:
+    """A head that finds no room and is dropped does not wait for ever: its caller learns why."""
+    policy = LastFirst()
+    served = Engine(Limits(8, 640, 10), policy)
+    served.add(sequence("a", 100, 20), 0.0)
+    step(served)
+    late = sequence("b", 100, 20)
+    served.add(late, 0.0)
+    step(served)
+    assert [(s.id, refusal.reason) for s, refusal in served.dropped] == [("b", "no room")]
+    drain(served)
+    assert served.waiting == 0

@@ -11,9 +11,9 @@ from fairshare.virtual.models import model_names, virtual_model
 from fairshare.virtual.physics import (
     PUBLISHED,
     Batch,
+    Costs,
     Demand,
     drawable_bandwidth,
-    step_demand,
     work_s,
 )
 
@@ -29,7 +29,7 @@ class A100:
 def test_decode_step_is_bound_by_streaming_the_weights() -> None:
     """One decode step of Qwen3-4B on an A100-40 costs what the formulas say, term by term."""
     model = virtual_model("qwen3-4b")
-    demand = step_demand(A100(), model, Batch(decoding=1, sampled=1, decode_context=2048))
+    demand = Costs.of(A100(), model).demand(Batch(decoding=1, sampled=1, decode_context=2048))
     flops = 2 * 3633315840 + 2 * 151936 * 2560 + 4 * 36 * 32 * 128 * 2048
     moved = 8044544000 + 147456 * (2048 + 1)
     assert demand.compute_s == pytest.approx(flops / (0.635 * 312e12))
@@ -41,7 +41,7 @@ def test_decode_step_is_bound_by_streaming_the_weights() -> None:
 def test_decode_step_agrees_with_a_published_measurement() -> None:
     """ITL of one dedicated stream: NVIDIA Dynamo measured 8.58 ms (Qwen3-4B, A100-40, 2048/256)."""
     model = virtual_model("qwen3-4b")
-    demand = step_demand(A100(), model, Batch(decoding=1, sampled=1, decode_context=2176))
+    demand = Costs.of(A100(), model).demand(Batch(decoding=1, sampled=1, decode_context=2176))
     step_s = demand.latency_s + work_s(demand, 1.0, 1.0)
     assert step_s == pytest.approx(8.58e-3, rel=0.03)
 
@@ -50,7 +50,7 @@ def test_prefill_is_bound_by_compute() -> None:
     """A prompt of 2048 tokens takes its FLOPs over the reachable peak, and little more."""
     model = virtual_model("qwen3-4b")
     batch = Batch(prompt_tokens=2048, sampled=1, chunk_pairs=2048 * 1024)
-    demand = step_demand(A100(), model, batch)
+    demand = Costs.of(A100(), model).demand(batch)
     assert demand.compute_s > 5 * demand.memory_s
     assert work_s(demand, 1.0, 1.0) == pytest.approx(demand.compute_s, rel=0.01)
 
@@ -91,8 +91,8 @@ def test_bandwidth_law_agrees_with_decode_on_part_of_an_h200(sm: int, slowdown: 
 
 def test_eager_mode_is_paced_by_the_host() -> None:
     """Without CUDA graphs 36 layers take at least the 39 ms that were published."""
-    demand = step_demand(
-        A100(), virtual_model("qwen3-4b"), Batch(decoding=1, sampled=1), eager=True
+    demand = Costs.of(A100(), virtual_model("qwen3-4b"), eager=True).demand(
+        Batch(decoding=1, sampled=1)
     )
     assert demand.host_s == pytest.approx(39e-3)
 
