@@ -92,9 +92,8 @@ class Engine:
         self.free_blocks = limits.kv_blocks
         self.preemptions = 0
         self.running: dict[Sequence, None] = {}  # in the order of admission
-        self.dropped: list[
-            tuple[Sequence, Refusal]
-        ] = []  # thrown out by the policy; the caller takes them
+        # Thrown out by the policy; whoever has the clock takes them.
+        self.dropped: list[tuple[Sequence, Refusal]] = []
         self._waiting: dict[Request, Sequence] = {}
         self._chunk: Sequence | None = None  # whose prompt is under way: the newest, if any
         self._prefills: list[tuple[Sequence, int]] = []  # of the iteration that has begun

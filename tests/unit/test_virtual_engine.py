@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairshare.scheduling.fcfs import Fcfs
-from fairshare.scheduling.policy import Refusal, Request
+from fairshare.scheduling.policy import Refusal, Request, SchedulingPolicy
 from fairshare.virtual.engine import BLOCK_TOKENS, Engine, Limits, Sequence
 from fairshare.virtual.physics import Batch
 
@@ -190,36 +189,57 @@ def test_removal_frees_what_the_request_held() -> None:
     assert many.free_blocks == many.limits.kv_blocks
 
 
-class LastFirst(Fcfs):
-    """Serves the newest request, tells what it was told, and takes three at a time."""
+class LastFirst(SchedulingPolicy):
+    """Serves the newest request, notes what it is told, and lets three wait."""
 
     name = "last-first"
-    counts_tokens = True
 
     def __init__(self) -> None:
-        super().__init__()
+        self.queue: list[Request] = []
         self.told: Counter[str] = Counter()
         self.ended: list[str] = []
 
     def arrive(self, request: Request, now_s: float) -> Refusal | None:
-        """Refuse the fourth, and put others in front."""
+        """Refuse the fourth."""
         if len(self) == 3:
             return Refusal("full", 1.0)
-        self._queue.appendleft(request)
+        self.queue.append(request)
         return None
 
-    def produced(self, request: Request, tokens: int, now_s: float) -> None:
-        """Count what is told."""
-        super().produced(request, tokens, now_s)
-        self.told[request.id] += tokens
+    def head(self, now_s: float) -> Request | None:
+        """The newest."""
+        return self.queue[-1] if self.queue else None
+
+    def admit(self, request: Request, now_s: float) -> None:
+        """It waits no longer."""
+        self.queue.remove(request)
 
     def does_not_fit(self, now_s: float) -> list[tuple[Request, Refusal]]:
         """Throw the head out."""
-        return [(self._queue.popleft(), Refusal("no room"))]
+        return [(self.queue.pop(), Refusal("no room"))]
+
+    def put_back(self, request: Request, now_s: float, *, preempted: bool) -> None:
+        """It waits again."""
+        self.queue.append(request)
+
+    def produced(self, request: Request, tokens: int, now_s: float) -> None:
+        """Count what is told."""
+        self.told[request.id] += tokens
 
     def finish(self, request: Request, now_s: float) -> None:
         """Note the end."""
         self.ended.append(request.id)
+
+    def cancel(self, request: Request, now_s: float, *, refund: bool = False) -> None:
+        """Forget it."""
+        self.queue.remove(request)
+
+    def waiting(self) -> Iterator[Request]:
+        """Those that wait."""
+        return iter(self.queue)
+
+    def __len__(self) -> int:
+        return len(self.queue)
 
 
 def test_the_policy_says_who_is_next_and_hears_of_every_token() -> None:
