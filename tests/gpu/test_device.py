@@ -1,0 +1,58 @@
+"""What is told of a real GPU: telemetry, and the doctor's findings."""
+
+from __future__ import annotations
+
+import subprocess
+
+import orjson
+import pytest
+
+from fairshare.devices.nvml import Gpu, Nvml
+from tests.workplace import Workplace
+
+pytestmark = pytest.mark.gpu
+MIB = 1024**2
+
+
+def _smi(gpu: Gpu, *fields: str) -> dict[str, str]:
+    asked = ["nvidia-smi", "-i", gpu.uuid, f"--query-gpu={','.join(fields)}"]
+    done = subprocess.run(
+        [*asked, "--format=csv,noheader,nounits"], capture_output=True, text=True, check=True
+    )
+    return dict(zip(fields, map(str.strip, done.stdout.split(",")), strict=True))
+
+
+def test_the_gpu_is_the_one_that_nvidia_smi_shows(gpu: Gpu) -> None:
+    """Name, UUID, index, driver and memory are nvidia-smi's."""
+    said = _smi(gpu, "name", "uuid", "index", "driver_version", "memory.total")
+    assert (said["name"], said["uuid"], int(said["index"])) == (gpu.name, gpu.uuid, gpu.index)
+    assert said["driver_version"] == gpu.driver
+    assert int(said["memory.total"]) == pytest.approx(gpu.memory_bytes / MIB, abs=1)
+
+
+def test_a_sample_agrees_with_nvidia_smi(gpu: Gpu) -> None:
+    """Memory in use, power and temperature are within what they change in a moment."""
+    sampler = Nvml().sampler(gpu.uuid)
+    sample = sampler.sample()
+    sampler.close()
+    said = _smi(gpu, "memory.used", "power.draw", "temperature.gpu")
+    assert sample is not None
+    assert sample.memory_used_bytes is not None
+    # nvidia-smi leaves out what the driver keeps for itself, NVML's older call does not.
+    assert sample.memory_used_bytes / MIB == pytest.approx(float(said["memory.used"]), abs=1024)
+    if sample.power_w is not None:
+        assert sample.power_w == pytest.approx(float(said["power.draw"]), rel=0.5)
+    assert sample.temperature_c == pytest.approx(float(said["temperature.gpu"]), abs=10)
+
+
+def test_the_doctor_examines_it(workplace: Workplace, gpu: Gpu) -> None:
+    """Every finding has a level and what to do, and the exit code follows from them."""
+    told = workplace.run("doctor", "--device", "cuda", "--gpu", gpu.uuid, "--json")
+    document = orjson.loads(told.stdout)
+    findings = {finding["name"]: finding for finding in document["findings"]}
+    assert {"gpu", "gpu processes", "compute mode", "mig mode"} <= findings.keys()
+    assert findings["gpu"]["level"] == "ok"
+    assert gpu.name in findings["gpu"]["says"]
+    failed = [each for each in document["findings"] if each["level"] == "fail"]
+    assert all(each["fix"] for each in failed)
+    assert told.returncode == (3 if failed else 0)
