@@ -1,12 +1,31 @@
-"""All policies by name."""
+"""All policies by name.
+
+A policy is one file with its class, the frozen dataclass of its options (if it has any) and what it
+offers to users, ``OFFER`` (see :mod:`fairshare.scheduling.offer`)::
+
+    OFFER = Offer(
+        name="rpm",
+        says="at most so many requests of a tenant in a minute, in the order of arrival",
+        make=lambda options, tenants: Rpm(options),
+        options=RpmOptions,
+        aliases={"lshare_fair": {}, "strict-rpm": {"limit": 5}},  # each with the options it means
+    )
+
+To add one: import its module below and put its ``OFFER`` into ``OFFERS``. Nothing else knows a
+policy by name. A file with several policies may offer several.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from fairshare.scheduling.fcfs import Fcfs
+from fairshare.scheduling import fcfs
+from fairshare.scheduling.offer import Offer, read_options
 from fairshare.scheduling.policy import SchedulingPolicy, Tenants
+
+OFFERS: tuple[Offer, ...] = (fcfs.OFFER,)
+"""In the order in which they are listed to users."""
 
 
 def policy_for(
@@ -17,9 +36,28 @@ def policy_for(
     Raises:
         ValueError: there is no such policy, or it has no such option; the text says what there is.
     """
-    del tenants
-    if name != Fcfs.name:
-        raise ValueError(f"there is no policy {name!r}; there is: {Fcfs.name}")
-    if options:
-        raise ValueError(f"{name} has no option {next(iter(options))!r}")
-    return Fcfs()
+    offer, meant = _find(name)
+    read = read_options(offer, {**meant, **(options or {})})
+    return offer.make(read, tenants or Tenants())
+
+
+def names() -> tuple[str, ...]:
+    """The policies, each by its own name."""
+    return tuple(offer.name for offer in OFFERS)
+
+
+def aliases() -> dict[str, str]:
+    """Other names that are understood, mostly those of research artifacts, and whose they are."""
+    return {alias: offer.name for offer in OFFERS for alias in offer.aliases}
+
+
+def _find(name: str) -> tuple[Offer, Mapping[str, Any]]:
+    for offer in OFFERS:
+        if name == offer.name:
+            return offer, {}
+        if name in offer.aliases:
+            return offer, offer.aliases[name]
+    raise ValueError(
+        f"there is no policy {name!r}; there is: {', '.join(names())}"
+        f" (and as other names: {', '.join(aliases())})"
+    )
