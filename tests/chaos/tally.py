@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from threading import Lock
+from typing import NamedTuple
 
 _MOST_PLACES = 12
 
 
-@dataclass(frozen=True, slots=True)
-class Kill:
+class Kill(NamedTuple):
     """One thing done to a run: where it was, what was done, and how long the clean-up took."""
 
     kind: str
@@ -22,24 +21,24 @@ class Tally:
     """All kills of a test session."""
 
     def __init__(self) -> None:
-        self._kills: list[Kill] = []
+        self.kills: list[Kill] = []
         self._lock = Lock()
 
     def add(self, kind: str, where: str, clean_s: float) -> None:
         """Count one."""
         with self._lock:
-            self._kills.append(Kill(kind, where, clean_s))
+            self.kills.append(Kill(kind, where, clean_s))
 
     def lines(self) -> list[str]:
         """For each kind how often, how long and where, and the slowest; none where none was."""
-        if not self._kills:
+        if not self.kills:
             return []
         told = []
-        for kind in dict.fromkeys(kill.kind for kill in self._kills):
-            told += _of_kind(kind, [kill for kill in self._kills if kill.kind == kind])
-        slowest = max(self._kills, key=lambda kill: kill.clean_s)
+        for kind in dict.fromkeys(kill.kind for kill in self.kills):
+            told += _of_kind(kind, [kill for kill in self.kills if kill.kind == kind])
+        slowest = max(self.kills, key=lambda kill: kill.clean_s)
         told.append(
-            f"{len(self._kills):4} in all; the slowest took {slowest.clean_s:.2f} s: "
+            f"{len(self.kills):4} in all; the slowest took {slowest.clean_s:.2f} s: "
             f"{slowest.kind}, {slowest.where}"
         )
         return told
