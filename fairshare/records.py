@@ -49,6 +49,7 @@ class Provenance(StrEnum):
     MEASURED_UNVERIFIED = "measured, sharing unverified"  # servers that somebody else runs
     EMULATED = "emulated"
     SIMULATED = "simulated"
+    IMPORTED = "imported"  # from results that other tools wrote; see `fairshare import`
 
 
 class Mark(StrEnum):
@@ -59,6 +60,7 @@ class Mark(StrEnum):
     CLIENT_SHARED = "client-shared"
     CONTAMINATED = "contaminated"
     UNVALIDATED = "unvalidated"
+    FOREIGN = "measured by others"
 
 
 class Phase(StrEnum):

@@ -35,7 +35,8 @@ HIGHER_IS_BETTER = {
 _SHARES = frozenset(
     {"slo_attainment", "slo_attainment_send", "slo_attainment_schedule", "completion_rate"}
     | {"cached_share"}
-    | {"jain", "jain_min", "jain_joint"}
+    | {"jain", "jain_min", "jain_joint", "jain_even", "jain_attainment"}
+    | {"satisfaction", "satisfaction_min", "service_share", "throttled_rate", "wasted_work_share"}
     | {"interaction_completion_rate", "interaction_completion_low", "interaction_completion_high"}
     | {"wasted_share"}
 )

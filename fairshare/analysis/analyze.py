@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from fairshare.analysis.arrays import Requests, columns
-from fairshare.analysis.fairness import fairness
+from fairshare.analysis.fairness import fairness_over_time, with_tenants
 from fairshare.analysis.metrics import tenant_metrics
 from fairshare.analysis.model import Analysis, CellAnalysis, TenantMetrics
 from fairshare.analysis.slowdown import slowdowns
@@ -64,16 +64,21 @@ def _analyze_cell(stored: StoredCell, repeated: set[object]) -> CellAnalysis:
     if _group(stored) not in repeated and Mark.WEAK_EVIDENCE not in marks:
         marks.append(Mark.WEAK_EVIDENCE)
     requests, tenants = cell_requests(stored)
-    rows = tenant_metrics(requests, window, tenants)
-    weights = [float(tenant.get("weight") or 1.0) for tenant in tenants]
+    run_s = None if result.end_ns is None else result.end_ns / NS_PER_S
+    rows = tenant_metrics(requests, window, tenants, run_s)
     alone = result.key.mode is Mode.EXCLUSIVE
+    compared = None
+    if not alone and len(tenants) >= 2:
+        weights = [float(tenant.get("weight") or 1.0) for tenant in tenants]
+        compared = fairness_over_time(requests, window, weights)
     return CellAnalysis(
         result=result,
         marks=tuple(marks),
         window_s=window[1] - window[0],
         tenants=tuple(rows[:-1]),
         total=_total(rows, alone=alone),
-        fairness=None if alone or len(tenants) < 2 else fairness(requests, window, weights),
+        fairness=with_tenants(compared[0], rows[:-1]) if compared else None,
+        series=compared[1] if compared else None,
     )
 
 

@@ -176,10 +176,3 @@ def _exact_tokens(
     scale = np.ones(len(counts))
     scale[known] = output_tokens[known] / counted[known]
     return chunk_tokens * np.repeat(scale, counts)
-
-
-def sum_between(times: Floats, amounts: Floats, edges: Floats) -> Floats:
-    """Sums of ``amounts`` whose time lies in each half-open stretch between ``edges``."""
-    index = np.searchsorted(edges, times, side="right") - 1
-    inside = (index >= 0) & (index < len(edges) - 1)
-    return np.bincount(index[inside], amounts[inside], len(edges) - 1).astype(np.float64)

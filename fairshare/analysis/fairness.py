@@ -7,16 +7,23 @@ it is computed per window, over the tenants that were backlogged in it, on servi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from fairshare.analysis.arrays import Floats, Mask, Requests, sum_between
-from fairshare.analysis.metrics import Window, prompt_events, token_events
-from fairshare.analysis.model import Fairness
-from fairshare.analysis.stats import series_interval
+from fairshare.analysis.arrays import Floats, Mask, Requests
+from fairshare.analysis.difference import (
+    accumulated_difference,
+    max_service_difference,
+    satisfaction,
+    service_difference,
+)
+from fairshare.analysis.metrics import Window
+from fairshare.analysis.model import Fairness, Series, TenantMetrics
+from fairshare.analysis.series import series
+from fairshare.analysis.service import evenly_charged, service_flow
+from fairshare.analysis.stats import mean, series_interval
 
-PROMPT_PRICE = 1.0
-OUTPUT_PRICE = 2.0  # prices of VTC (arXiv 2401.00588): an output token counts twice
 BACKLOGGED_SHARE = 0.95
 _WINDOWS = 20
 _LONGEST_S = 30.0
@@ -35,38 +42,79 @@ def jain(values: Floats) -> float | None:
     return float(values.sum()) ** 2 / (len(values) * squares)
 
 
+def window_edges_s(window: Window) -> Floats:
+    """Where the windows begin and end; a last part of a window is left out."""
+    length = window_length_s(window)
+    count = int((window[1] - window[0]) / length + 1e-9)
+    edges: Floats = window[0] + np.arange(count + 1, dtype=np.float64) * length
+    return edges
+
+
 def fairness(requests: Requests, window: Window, weights: Sequence[float]) -> Fairness:
     """Fairness among the tenants of one cell; ``weights`` in the order of ``requests.tenants``."""
-    length = window_length_s(window)
-    count = int((window[1] - window[0]) / length + 1e-9)  # a last part of a window is left out
-    edges: Floats = window[0] + np.arange(count + 1, dtype=np.float64) * length
-    parts = [requests.of_tenant(name) for name in requests.tenants]
-    service = np.array([service_per_window(part, edges) for part in parts])
-    service = service.reshape(len(parts), count) / np.array(weights, float)[:, None]
-    backlogged = np.array([backlog_share(part, edges) >= BACKLOGGED_SHARE for part in parts])
-    backlogged = backlogged.reshape(len(parts), count)
-    indices = [
-        index
-        for number in range(count)
-        if (busy := backlogged[:, number]).sum() >= 2
-        and (index := jain(service[busy, number])) is not None
-    ]
-    return Fairness(
-        window_s=length,
+    return fairness_over_time(requests, window, weights)[0]
+
+
+def fairness_over_time(
+    requests: Requests, window: Window, weights: Sequence[float]
+) -> tuple[Fairness, Series]:
+    """The same, with what happened in each window."""
+    edges, per = window_edges_s(window), np.array(weights, float)
+    raw = service_flow(requests).by_tenant(edges, len(requests.tenants))
+    even = evenly_charged(requests)[1].by_tenant(edges, len(requests.tenants))
+    service = raw / per[:, None]
+    backlogged = _backlogged(requests, edges)
+    by_window = windowed_jain(service, backlogged)
+    indices = by_window[~np.isnan(by_window)].tolist()
+    _, d = service_difference(requests, window, per)
+    satisfied = satisfaction(requests, edges, per)
+    satisfied = satisfied[~np.isnan(satisfied)]
+    accumulated = accumulated_difference(service)
+    found = Fairness(
+        window_s=window_length_s(window),
         windows=len(indices),
         jain=float(np.mean(indices)) if indices else None,
         jain_min=min(indices, default=None),
         jain_joint=_joint(service, backlogged),
+        jain_even=_joint(even / per[:, None], backlogged),
         max_service_difference=max_service_difference(service, backlogged),
+        d_max=float(d.max()),
+        d_mean=float(d.mean()),
+        d_variance=float(d.var()),
+        accumulated_difference_max=float(accumulated.max(initial=0.0)),
+        satisfaction=mean(satisfied),
+        satisfaction_min=float(satisfied.min()) if len(satisfied) else None,
         interval=series_interval(indices),
+    )
+    return found, series(requests, edges, raw, accumulated, by_window)
+
+
+def with_tenants(found: Fairness, rows: Sequence[TenantMetrics]) -> Fairness:
+    """The same, with what the tenants' own figures say of how alike they fared."""
+    attained = [row.slo_attainment for row in rows if row.slo_attainment is not None]
+    waits = [p99 for row in rows if (p99 := row.latency["ttft"].p99) is not None]
+    return replace(
+        found,
+        jain_attainment=jain(np.array(attained)) if len(attained) >= 2 else None,
+        worst_ttft_p99_s=max(waits, default=None),
     )
 
 
-def service_per_window(requests: Requests, edges: Floats) -> Floats:
-    """Service in each window: prompt tokens, due at the first token, plus twice the output."""
-    prompts = sum_between(*prompt_events(requests), edges)
-    output = sum_between(*token_events(requests), edges)
-    return PROMPT_PRICE * prompts + OUTPUT_PRICE * output
+def windowed_jain(service: Floats, backlogged: Mask) -> Floats:
+    """Jain's index over the backlogged tenants of each window; NaN where fewer than two are."""
+    found = np.full(service.shape[1], np.nan)
+    for number in range(service.shape[1]):
+        busy = backlogged[:, number]
+        if busy.sum() >= 2 and (index := jain(service[busy, number])) is not None:
+            found[number] = index
+    return found
+
+
+def _backlogged(requests: Requests, edges: Floats) -> Mask:
+    """Tenants x windows: who had requests outstanding (nearly) all the time."""
+    shares = [backlog_share(requests.of_tenant(name), edges) for name in requests.tenants]
+    found: Mask = np.array(shares).reshape(len(shares), len(edges) - 1) >= BACKLOGGED_SHARE
+    return found
 
 
 def backlog_share(requests: Requests, edges: Floats) -> Floats:
@@ -90,29 +138,6 @@ def backlog_share(requests: Requests, edges: Floats) -> Floats:
     index = np.searchsorted(begin, edges, side="right")
     inside = np.clip(edges - finish[np.maximum(index - 1, 0)], None, 0.0) * (index > 0)
     return np.diff(busy[index] + inside) / np.diff(edges)
-
-
-def max_service_difference(service: Floats, backlogged: Mask) -> float | None:
-    """Largest difference in service per weight of two tenants while both were backlogged.
-
-    ``service`` and ``backlogged`` are tenants x windows. The maximum is over all pairs and all
-    stretches of neighbouring windows in which both were backlogged; None without any.
-    """
-    tenants, windows = service.shape
-    total = np.zeros((tenants, tenants))
-    low, high = np.zeros_like(total), np.zeros_like(total)
-    worst, seen = 0.0, False
-    for number in range(windows):
-        busy = backlogged[:, number]
-        both = busy[:, None] & busy[None, :]
-        np.fill_diagonal(both, val=False)
-        seen = seen or bool(both.any())
-        difference = service[:, None, number] - service[None, :, number]
-        total = np.where(both, total + difference, 0.0)
-        low = np.where(both, np.minimum(low, total), 0.0)
-        high = np.where(both, np.maximum(high, total), 0.0)
-        worst = max(worst, float((high - low).max(initial=0.0)))
-    return worst if seen else None
 
 
 def _joint(service: Floats, backlogged: Mask) -> float | None:

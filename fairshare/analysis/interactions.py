@@ -11,6 +11,7 @@ import numpy as np
 
 from fairshare.analysis.arrays import ERROR_KINDS, Floats, Ints, Mask, Requests
 from fairshare.analysis.model import INTERACTION_TIMES, Interactions, Latency
+from fairshare.analysis.service import computed_tokens
 from fairshare.analysis.stats import Interval, mean, percentile_intervals, wilson
 from fairshare.records import ErrorKind
 
@@ -82,16 +83,9 @@ def _begun(requests: Requests) -> _Begun | None:
         sent_s=requests.sent_s[order][first],
         end_s=requests.end_s[order][last],
         think_s=np.add.reduceat(pause_s, first),
-        tokens=np.add.reduceat(_tokens(requests)[order], first),
+        tokens=np.add.reduceat(computed_tokens(requests)[order], first),
     )
     return begun.select(requests.measured[order][first])
-
-
-def _tokens(requests: Requests) -> Floats:
-    """Prompt and output tokens of each request: the server's counts, else what arrived."""
-    known = ~np.isnan(requests.output_tokens)
-    output = np.where(known, requests.output_tokens, requests.counted_tokens)
-    return np.nan_to_num(requests.prompt_tokens, nan=0.0) + output
 
 
 def _by_app(begun: _Begun, apps: tuple[str, ...]) -> dict[str, Interactions]:

@@ -7,15 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from fairshare.analysis.arrays import ERROR_KINDS, Floats, Mask, Requests, sum_between
+from fairshare.analysis.arrays import ERROR_KINDS, Floats, Mask, Requests
 from fairshare.analysis.interactions import interactions
 from fairshare.analysis.model import CURVE, LATENCIES, VIEWS, Latency, TenantMetrics
+from fairshare.analysis.service import Flow, moments, output_flow, prompt_flow, untimed_streams
 from fairshare.analysis.stats import (
     Interval,
     percentile_intervals,
     series_interval,
     wilson,
 )
+from fairshare.analysis.work import with_shares, work
 
 Window = tuple[float, float]
 _BATCHES = 20  # batches of the window whose means give the interval of a rate
@@ -34,9 +36,14 @@ def tpot_s(requests: Requests) -> Floats:
     """Time per output token after the first chunk.
 
     (last chunk - first chunk) / tokens after the first chunk, so that chunks of several tokens
-    do not make it look smaller. NaN where nothing followed the first chunk.
+    do not make it look smaller. NaN where nothing followed the first chunk. Where nobody timed the
+    chunks (imported results) it is (end - first token) / (tokens - 1).
     """
     result = np.full(len(requests), np.nan)
+    untimed = untimed_streams(requests) & (requests.output_tokens >= 2)
+    result[untimed] = (requests.end_s - requests.first_token_s)[untimed] / (
+        requests.output_tokens[untimed] - 1
+    )
     several = requests.chunk_counts >= 2
     first = requests.chunk_from[:-1][several]
     last = requests.chunk_from[1:][several] - 1
@@ -55,27 +62,6 @@ def itl_s(requests: Requests) -> Floats:
     borders = requests.chunk_from[1:-1] - 1
     inner[borders[(borders >= 0) & (borders < len(gaps))]] = False
     return gaps[inner]
-
-
-def token_events(requests: Requests) -> tuple[Floats, Floats]:
-    """When output tokens arrived (s) and how many each time.
-
-    The tokens of an answer that was not streamed all arrive at its end.
-    """
-    whole = (requests.chunk_counts == 0) & (requests.output_tokens > 0) & ~np.isnan(requests.end_s)
-    return (
-        np.concatenate((requests.chunk_s, requests.end_s[whole])),
-        np.concatenate((requests.chunk_tokens, requests.output_tokens[whole])),
-    )
-
-
-def prompt_events(requests: Requests) -> tuple[Floats, Floats]:
-    """When prompts are counted as processed (s): at the first token, and how many tokens."""
-    when = np.where(
-        np.isnan(requests.first_token_s) & requests.ok, requests.end_s, requests.first_token_s
-    )
-    known = ~np.isnan(when) & ~np.isnan(requests.prompt_tokens)
-    return when[known], requests.prompt_tokens[known]
 
 
 def met_slo(requests: Requests, slo: Mapping[str, Any], start: Floats) -> Mask:
@@ -97,20 +83,23 @@ def met_slo(requests: Requests, slo: Mapping[str, Any], start: Floats) -> Mask:
 
 
 def tenant_metrics(
-    requests: Requests, window: Window, tenants: Sequence[Mapping[str, Any]]
+    requests: Requests,
+    window: Window,
+    tenants: Sequence[Mapping[str, Any]],
+    run_s: float | None = None,
 ) -> list[TenantMetrics]:
     """The metrics of each tenant, then of all together.
 
     ``tenants`` are those of ``cell.json`` (name, open_loop, slo), in the order of
-    ``requests.tenants``.
+    ``requests.tenants``; ``run_s`` is how long the whole run took.
     """
     open_loop = np.array([bool(tenant.get("open_loop")) for tenant in tenants], dtype=bool)
     slos = [tenant.get("slo") or {} for tenant in tenants]
     rows = [
-        _metrics(name, requests.of_tenant(name), window, open_loop, slos)
+        _metrics(name, requests.of_tenant(name), window, open_loop, slos, run_s=run_s)
         for name in requests.tenants
     ]
-    return [*rows, _metrics(None, requests, window, open_loop, slos)]
+    return with_shares([*rows, _metrics(None, requests, window, open_loop, slos, run_s=run_s)])
 
 
 def _metrics(
@@ -119,15 +108,19 @@ def _metrics(
     window: Window,
     open_loop: Mask,
     slos: Sequence[Mapping[str, Any]],
+    *,
+    run_s: float | None,
 ) -> TenantMetrics:
     length = window[1] - window[0]
     ended = requests.end_s[requests.ok]
-    events = {
-        "output": token_events(requests),
-        "prompt": prompt_events(requests),
-        "ended": (ended, np.ones_like(ended)),
+    flows = {
+        "output": output_flow(requests),
+        "prompt": prompt_flow(requests),
+        "ended": moments(ended, np.ones_like(ended), requests.tenant[requests.ok]),
     }
-    rates = {what: _rate(*when, window) for what, when in events.items()}
+    rates = {
+        what: float(flow.between(np.array(window))[0]) / length for what, flow in flows.items()
+    }
     measured = requests.select(requests.measured)
     successes = measured.select(measured.ok)
     slo = _Slo.of(measured, open_loop, slos)
@@ -152,10 +145,11 @@ def _metrics(
         tokens_per_chunk=float(successes.chunk_tokens.sum()) / chunks if chunks else None,
         empty_chunks=_empty_chunks(successes),
         token_mismatches=_token_mismatches(successes),
-        intervals=_intervals(samples, events, window, slo)
+        intervals=_intervals(samples, flows, window, slo)
         | dict(chained.intervals if chained else {}),
         curves={kind: _curve(samples[kind]) for kind in ("ttft", "e2e") if len(samples[kind])},
         interactions=chained,
+        work=work(requests, window, run_s, chained),
     )
 
 
@@ -205,7 +199,7 @@ def latencies(successes: Requests, open_loop: Mask) -> dict[str, Floats]:
 
 def _intervals(
     samples: Mapping[str, Floats],
-    events: Mapping[str, tuple[Floats, Floats]],
+    flows: Mapping[str, Flow],
     window: Window,
     slo: _Slo,
 ) -> dict[str, Interval]:
@@ -216,20 +210,14 @@ def _intervals(
     # Rates of equal parts of the window: values of the same mean, following each other.
     edges = np.linspace(*window, _BATCHES + 1)
     rates = {
-        name: sum_between(*what, edges) * _BATCHES / (window[1] - window[0])
-        for name, what in events.items()
+        name: flow.between(edges) * _BATCHES / (window[1] - window[0])
+        for name, flow in flows.items()
     }
     found["output_tokens_per_s"] = series_interval(rates["output"])
     found["total_tokens_per_s"] = series_interval(rates["output"] + rates["prompt"])
     found["requests_per_s"] = series_interval(rates["ended"])
     found["slo_attainment"] = wilson(slo.met, slo.asked)
     return {name: interval for name, interval in found.items() if interval is not None}
-
-
-def _rate(times: Floats, amounts: Floats, window: Window) -> float:
-    """Amount per second of what happened in [start, end) of the window."""
-    inside = (times >= window[0]) & (times < window[1])
-    return float(amounts[inside].sum()) / (window[1] - window[0])
 
 
 def _share(part: int, whole: int) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Self
 
@@ -95,6 +95,28 @@ class Interactions:
 
 
 @dataclass(frozen=True, slots=True)
+class Work:
+    """What was done for a tenant, and what of it in vain. See docs/metrics.md."""
+
+    service: float
+    service_even: float
+    """The same credited as VTC's evaluation does: evenly from first to last token."""
+    service_rate: float
+    service_share: float | None
+    """Of the service of all tenants."""
+    throttled: int
+    throttled_rate: float | None
+    wasted_work_tokens: int
+    wasted_work_share: float | None
+    run_tokens_per_s: float | None
+    """Prompt and output tokens of all successes over the whole run, as other tools count."""
+
+    def values(self) -> dict[str, float | int | None]:
+        """Every number by its flat name."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+@dataclass(frozen=True, slots=True)
 class TenantMetrics:
     """One tenant (or all: ``tenant`` is None) in one cell. docs/metrics.md defines each value."""
 
@@ -121,6 +143,7 @@ class TenantMetrics:
     """Quantiles of TTFT and E2E at ``CURVE`` probabilities: what their ECDFs are drawn from."""
     interactions: Interactions | None = None
     """None where no request belongs to an interaction."""
+    work: Work | None = None
 
     def values(self) -> dict[str, float | int | None]:
         """Every number by its flat name, as in ``summary.csv``."""
@@ -145,7 +168,26 @@ class TenantMetrics:
             latency = self.latency[name]
             flat |= {f"{name}_{stat}_s": getattr(latency, stat) for stat in STATS}
             flat[f"{name}_n"] = latency.n
+        flat |= self.work.values() if self.work else {}
         return flat | (self.interactions.values() if self.interactions else {})
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """What happened in each of the windows in which fairness is told; NaN where nothing did."""
+
+    edges_s: Floats
+    tenants: tuple[str, ...]
+    service: Floats
+    """Tenants x windows, not divided by weights."""
+    accumulated_difference: Floats
+    jain: Floats
+    tokens_per_s: Floats
+    completion_rate: Floats
+    """Of the requests that ended in the window."""
+    ttft_mean_s: Floats
+    """Tenants x windows: of requests whose first token came in the window."""
+    ttft_p99_s: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +201,21 @@ class Fairness:
     jain_min: float | None
     jain_joint: float | None
     """Jain's index of the service summed over the windows in which all were backlogged."""
+    jain_even: float | None
+    """The same of service credited evenly from first to last token, as VTC's evaluation does."""
     max_service_difference: float | None
+    d_max: float | None
+    d_mean: float | None
+    d_variance: float | None
+    """Of D(t), VTC's service difference, over its ticks."""
+    accumulated_difference_max: float
+    satisfaction: float | None
+    satisfaction_min: float | None
+    jain_attainment: float | None = None
+    worst_ttft_p99_s: float | None = None
+    """Of the tenant that waited longest."""
+    service_bound: float | None = None
+    """2U of VTC's proof, where prompt lengths and capacity are known."""
     interval: Interval | None = None
 
     def values(self) -> dict[str, float | int | None]:
@@ -168,9 +224,19 @@ class Fairness:
             "jain": self.jain,
             "jain_min": self.jain_min,
             "jain_joint": self.jain_joint,
+            "jain_even": self.jain_even,
             "jain_windows": self.windows,
             "jain_window_s": self.window_s,
+            "jain_attainment": self.jain_attainment,
             "max_service_difference": self.max_service_difference,
+            "service_bound": self.service_bound,
+            "accumulated_difference_max": self.accumulated_difference_max,
+            "d_max": self.d_max,
+            "d_mean": self.d_mean,
+            "d_variance": self.d_variance,
+            "satisfaction": self.satisfaction,
+            "satisfaction_min": self.satisfaction_min,
+            "worst_ttft_p99_s": self.worst_ttft_p99_s,
         }
 
 
@@ -186,6 +252,8 @@ class CellAnalysis:
     fairness: Fairness | None = None
     slowdown: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Tenant to metric name (``e2e_p99_s``) to the ratio to that tenant alone."""
+    series: Series | None = None
+    """None of a tenant alone."""
 
     def rows(self) -> list[TenantMetrics]:
         """The tenants, then the total where there is one."""

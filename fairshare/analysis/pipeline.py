@@ -9,7 +9,7 @@ from fairshare.analysis.aggregate import Row, Setting, rows
 from fairshare.analysis.analyze import analyze
 from fairshare.analysis.model import Analysis, CellAnalysis, Drawn, Outcome
 from fairshare.analysis.summary import summary_csv, summary_json
-from fairshare.analysis.table import Table, interaction_tables, tables, visible
+from fairshare.analysis.table import Table, interaction_tables, policy_tables, tables, visible
 from fairshare.analysis.verdict import Finding, findings
 from fairshare.records import CellStatus
 from fairshare.results import ResultStore, layout
@@ -26,6 +26,8 @@ class BuiltAnalysis:
     """One per setting, ready to print."""
     interactions: tuple[Table, ...]
     """One per setting in which there are interactions."""
+    policies: tuple[Table, ...]
+    """One per setting in which policies compete: fairness beside its price."""
     findings: tuple[tuple[Setting, list[Finding]], ...]
     """Which mode for which goal, per setting."""
     outcomes: tuple[Outcome, ...]
@@ -70,6 +72,7 @@ def build_analysis(directory: Path, *, figures: bool, html: bool) -> BuiltAnalys
     write_atomic(folder / layout.SUMMARY_CSV, summary_csv(analysis))
     write_atomic(folder / layout.SUMMARY_JSON, summary_json(analysis, made))
     answer, chained, found = tables(made), interaction_tables(made), findings(made)
+    policies = policy_tables(made)
     drawn: list[Drawn] = []
     if figures:
         from fairshare.analysis.plots import draw  # noqa: PLC0415  (pandas and matplotlib)
@@ -86,6 +89,7 @@ def build_analysis(directory: Path, *, figures: bool, html: bool) -> BuiltAnalys
             analysis,
             tables=answer,
             interactions=chained,
+            policies=policies,
             findings=found,
             outcomes=outcomes,
             figures=drawn,
@@ -96,6 +100,7 @@ def build_analysis(directory: Path, *, figures: bool, html: bool) -> BuiltAnalys
         rows=tuple(made),
         tables=tuple(answer),
         interactions=tuple(chained),
+        policies=tuple(policies),
         findings=tuple(found),
         outcomes=tuple(outcomes),
         summary_csv=folder / layout.SUMMARY_CSV,

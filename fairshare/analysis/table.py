@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from fairshare.analysis.aggregate import Estimate, Row, Setting, settings
+from fairshare.analysis.aggregate import Estimate, Row, settings
 from fairshare.analysis.stats import ENOUGH_FOR_P99
-from fairshare.records import Mode
+from fairshare.records import Mode, Provenance
 
 TOTAL = "all"
 BEST = "*"
@@ -107,6 +107,16 @@ def format_index(value: float) -> str:
     return f"{value:.3f}"
 
 
+def format_exact_index(value: float) -> str:
+    """A fairness index with four decimals, as papers print them."""
+    return f"{value:.4f}"
+
+
+def format_exact(value: float) -> str:
+    """Two decimals, as papers print them."""
+    return f"{value:.2f}"
+
+
 COLUMNS = (
     Column("output tok/s", "output_tokens_per_s", format_number, "output tokens per second"),
     Column("req/s", "requests_per_s", format_number, "requests completed per second"),
@@ -120,7 +130,22 @@ COLUMNS = (
     Column("Jain", "jain", format_index, "fairness among backlogged tenants, 1 is equal"),
     Column("vs alone", "slowdown_e2e_p99", format_ratio, "E2E P99 over that of the tenant alone"),
 )
-_OPTIONAL = ("slo_attainment", "jain", "slowdown_e2e_p99")
+_OPTIONAL = ("slo_attainment", "jain", "slowdown_e2e_p99", "jain_even", "service_bound")
+POLICY_COLUMNS = (
+    Column("tok/s", "total_tokens_per_s", format_number, "prompt and output tokens per second"),
+    Column("run tok/s", "run_tokens_per_s", format_number, "of answered requests, whole run"),
+    Column("completed", "completion_rate", format_percent, "requests answered / all sent"),
+    Column("worst P99", "worst_ttft_p99_s", format_seconds, "TTFT P99 of who waited longest"),
+    Column("Jain", "jain", format_exact_index, "of backlogged tenants, mean over windows"),
+    Column("Jain even", "jain_even", format_exact_index, "all windows together, VTC's crediting"),
+    Column("max diff", "max_service_difference", format_number, "of service, both backlogged"),
+    Column("2U", "service_bound", format_number, "VTC's bound on the largest difference"),
+    Column("D max", "d_max", format_exact, "largest D(t), VTC's service difference"),
+    Column("D mean", "d_mean", format_exact, "mean of D(t)"),
+    Column("D var", "d_variance", format_exact, "variance of D(t)"),
+    Column("throttled", "throttled", format_count, "requests that were refused"),
+    Column("wasted", "wasted_work_share", format_percent, "tokens for what was not completed"),
+)
 INTERACTION_COLUMNS = (
     Column("begun", "interactions", format_count, "first call meant for the window"),
     Column("whole", "interactions_completed", format_count, "every call answered"),
@@ -139,10 +164,27 @@ INTERACTION_COLUMNS = (
 )
 
 
+def policy_tables(rows: Sequence[Row]) -> list[Table]:
+    """One table per setting in which policies compete: fairness beside what it costs.
+
+    Also where somebody else's results are, whose published figures these are.
+    """
+    return [
+        _table(f"{setting.label}: policies side by side", found, POLICY_COLUMNS)
+        for setting in settings(rows)
+        if _compete(found := [r for r in rows if r.setting == setting and "d_max" in r.estimates])
+    ]
+
+
+def _compete(rows: Sequence[Row]) -> bool:
+    policies = {(row.policy, row.scheduling) for row in rows}
+    return len(policies) > 1 or any(row.provenance is Provenance.IMPORTED for row in rows)
+
+
 def tables(rows: Sequence[Row]) -> list[Table]:
     """One table per setting; optional columns that nobody has a value in are left out."""
     return [
-        _table(setting, [row for row in rows if row.setting == setting])
+        _table(setting.label, [row for row in rows if row.setting == setting], COLUMNS)
         for setting in settings(rows)
     ]
 
@@ -180,13 +222,13 @@ def _chained_row(row: Row, estimates: Mapping[str, Estimate]) -> TableRow:
     return replace(_row(row, ()), figures=figures)
 
 
-def _table(setting: Setting, rows: Sequence[Row]) -> Table:
+def _table(title: str, rows: Sequence[Row], possible: Sequence[Column]) -> Table:
     columns = tuple(
         column
-        for column in COLUMNS
+        for column in possible
         if column.metric not in _OPTIONAL or any(column.metric in row.estimates for row in rows)
     )
-    return Table(visible(setting.label), columns, tuple(_row(row, columns) for row in rows))
+    return Table(visible(title), columns, tuple(_row(row, columns) for row in rows))
 
 
 def _row(row: Row, columns: Sequence[Column]) -> TableRow:

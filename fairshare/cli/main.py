@@ -24,6 +24,7 @@ COMMANDS = {
     "analyze": ("results", "Rebuild the summary of a result folder from its raw records."),
     "plot": ("results", "Rebuild the figures of a result folder."),
     "report": ("results", "Rebuild the HTML report of a result folder."),
+    "import": ("exchange", "Bring in results of other tools, to analyse them in the same way."),
     "list": ("catalog", "List scenarios, launchers, matrices, devices, models."),
     "validate": ("catalog", "Check YAML files without running anything."),
     "schema": ("catalog", "Print or write the JSON Schemas of the YAML files, for editors."),

@@ -21,6 +21,7 @@ _PIPE_WIDTH = 160
 # What a narrow terminal can do without, least missed first; the page has everything.
 _DISPENSABLE = (
     *("pauses", "calls", "wasted tok", "begun"),  # of interactions
+    *("tok/s", "Jain even", "2U"),  # of policies
     *("E2E P50", "req/s", "completed", "TTFT P50", "TPOT P50", "vs alone", "Jain"),
     "half-way",
 )
@@ -32,7 +33,7 @@ def show_analysis(built: BuiltAnalysis) -> None:
     if not console.is_terminal:  # a file or a pipe: nothing is gained by squeezing
         console = Console(highlight=False, width=_PIPE_WIDTH)
     left_out: set[str] = set()
-    for table in (*built.tables, *built.interactions):
+    for table in (*built.tables, *built.interactions, *built.policies):
         hidden: list[str] = []
         while _width(console, table, hidden) > console.width and len(hidden) < len(_DISPENSABLE):
             hidden.append(_DISPENSABLE[len(hidden)])
@@ -52,13 +53,17 @@ def _width(console: Console, table: AnalysisTable, hidden: list[str]) -> int:
 def _rich(table: AnalysisTable, hidden: list[str]) -> Table:
     shown = Table(title=Text(table.title), title_justify="left", title_style="bold")
     shown.add_column("mode", no_wrap=True)
-    shown.add_column("tenant", no_wrap=True)
+    several = not all(row.total for row in table.rows)
+    if several:
+        shown.add_column("tenant", no_wrap=True)
     kept = [i for i, column in enumerate(table.columns) if column.title not in hidden]
     for i in kept:
         shown.add_column(table.columns[i].title, justify="right", no_wrap=True)
     for row in table.rows:
-        cells = [Text(row.mode), Text(row.tenant), *(Text(str(row.figures[i])) for i in kept)]
-        shown.add_row(*cells, style="bold" if row.total else "", end_section=row.total)
+        who = [Text(row.mode), Text(row.tenant)] if several else [Text(row.mode)]
+        cells = [*who, *(Text(str(row.figures[i])) for i in kept)]
+        bold = several and row.total
+        shown.add_row(*cells, style="bold" if bold else "", end_section=bold)
     return shown
 
 
