@@ -15,7 +15,11 @@ DECISIONS_VARIABLE = "FAIRSHARE_SCHEDULER_DECISIONS"
 
 # Not "fairshare": the engine's interpreter may have fairshare itself, which must stay what it is.
 PACKAGE = "fairshare_vllm_plugins"
-_SOURCE = Path(fairshare.__file__).parent / "vllm_plugins"
+_SOURCE = Path(fairshare.__file__).parent
+_COPIED = {  # our packages that know nothing but the standard library, and their names there
+    "fairshare.vllm_plugins": PACKAGE,
+    "fairshare.scheduling": f"{PACKAGE}.scheduling",
+}
 _ENTRY_POINTS = {  # vLLM's groups: name of the plugin to its function
     "vllm.general_plugins": {
         "fairshare_share_report": f"{PACKAGE}.share_report:register",
@@ -30,13 +34,15 @@ def plugins_env(launcher: Launcher, chosen: Mapping[str, str], run_dir: Path) ->
 
     ``chosen`` is the environment so far: a path and a list of allowed plugins keep what they have.
     """
+    env = {  # paths in the server's private folder
+        name: str(run_dir / chosen[name])
+        for name in (SOCKET_VARIABLE, DECISIONS_VARIABLE)
+        if name in chosen
+    }
     if launcher.engine is not Engine.VLLM:
-        return {}
+        return env
     paths = [path for path in (chosen.get("PYTHONPATH"), str(_folder(run_dir))) if path]
-    env = {"PYTHONPATH": ":".join(paths), REPORTS_VARIABLE: str(reports_dir(run_dir))}
-    for name in (SOCKET_VARIABLE, DECISIONS_VARIABLE):  # paths in the server's private folder
-        if name in chosen:
-            env[name] = str(run_dir / chosen[name])
+    env |= {"PYTHONPATH": ":".join(paths), REPORTS_VARIABLE: str(reports_dir(run_dir))}
     allowed = chosen.get("VLLM_PLUGINS")
     if allowed is not None:
         names = [name for group in _ENTRY_POINTS.values() for name in group]
@@ -57,12 +63,11 @@ def reports_dir(run_dir: Path) -> Path:
 def write_plugins(run_dir: Path) -> None:
     """Write the plugins and their metadata into a server's private folder (anew, if need be)."""
     folder = _folder(run_dir)
-    package = folder / PACKAGE
     metadata = folder / f"{PACKAGE}-{fairshare.__version__}.dist-info"
-    for path in (folder, package, metadata, reports_dir(run_dir)):
+    for path in (folder, metadata, reports_dir(run_dir)):
         path.mkdir(mode=0o700, exist_ok=True)
-    for module in _SOURCE.glob("*.py"):
-        (package / module.name).write_bytes(module.read_bytes())
+    for ours, theirs in _COPIED.items():
+        _copy(_SOURCE / ours.partition(".")[2], folder.joinpath(*theirs.split(".")))
     (metadata / "METADATA").write_text(
         f"Metadata-Version: 2.1\nName: {PACKAGE}\nVersion: {fairshare.__version__}\n", "utf-8"
     )
@@ -71,6 +76,16 @@ def write_plugins(run_dir: Path) -> None:
         for group, plugins in _ENTRY_POINTS.items()
     ]
     (metadata / "entry_points.txt").write_text("\n\n".join(groups) + "\n", "utf-8")
+
+
+def _copy(source: Path, target: Path) -> None:
+    """A package of ours under its name there, by which its modules import each other, too."""
+    target.mkdir(mode=0o700, exist_ok=True)
+    for module in source.glob("*.py"):
+        text = module.read_text("utf-8")
+        for ours, theirs in _COPIED.items():
+            text = text.replace(ours, theirs)
+        (target / module.name).write_text(text, "utf-8")
 
 
 def _folder(run_dir: Path) -> Path:

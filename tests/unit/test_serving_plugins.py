@@ -18,6 +18,8 @@ ASK = """
 import importlib.metadata as metadata, json, sys
 found = [p for g in sys.argv[1:] for p in metadata.entry_points(group=g)]
 loaded = [p.load().__module__ for p in found]
+import fairshare_vllm_plugins.fair_queue as queue, fairshare_vllm_plugins.scheduling.told as told
+loaded += [type(told.policy_told('{"policy": "fcfs"}')).__module__, queue.Request.__module__]
 print(json.dumps([{p.name: p.group for p in found}, loaded, "fairshare" in sys.modules]))
 """
 
