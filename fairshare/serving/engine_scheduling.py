@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from fairshare.errors import SpecError
-from fairshare.scheduling.policies import policy_for
 from fairshare.scheduling.policy import Tenants
+from fairshare.scheduling.told import told
 from fairshare.serving.plugins import DECISIONS_VARIABLE, PACKAGE, SCHEDULER_VARIABLE
 from fairshare.spec.launcher import ArgValue, Engine, Launcher
 
@@ -43,7 +42,7 @@ def engine_scheduling(
     Raises:
         SpecError: another engine, a scheduler of the user's own, or no such policy or option.
     """
-    if launcher.engine is not Engine.VLLM:
+    if launcher.engine not in (Engine.VLLM, Engine.VIRTUAL):
         raise SpecError(
             f"launcher {launcher.name} cannot schedule in its engine, only vLLM's can",
             hint="use --scheduling gateway, which stands before any server",
@@ -53,22 +52,16 @@ def engine_scheduling(
             f"launcher {launcher.name} has a scheduler of its own (args.scheduler_cls)",
             hint="remove it, or use --scheduling gateway",
         )
-    tenants = tenants or Tenants()
     try:
-        policy_for(policy, options, tenants)
+        line = told(policy, options, tenants)
     except ValueError as error:
         raise SpecError(str(error)) from None
-    told = {
-        "policy": policy,
-        "options": dict(options or {}),
-        "tenants": {name: asdict(terms) for name, terms in tenants.named.items()},
-        "default": asdict(tenants.default),
-    }
+    ours = {"scheduler_cls": f"{PACKAGE}.fair_scheduler.FairScheduler"}
     return EngineScheduling(
-        args={"scheduler_cls": f"{PACKAGE}.fair_scheduler.FairScheduler"},
+        args=ours if launcher.engine is Engine.VLLM else {},  # the simulated engine reads ``env``
         # Not vLLM's --additional-config: that is part of the key of its compile cache.
         env={
-            SCHEDULER_VARIABLE: json.dumps(told, separators=(",", ":")),
+            SCHEDULER_VARIABLE: line,
             DECISIONS_VARIABLE: decisions,
         },
     )
