@@ -40,6 +40,23 @@ class Exchange:
     silence is the server's queue, which is no stall.
     """
 
+    __slots__ = (
+        "_api_key",
+        "_body",
+        "_chunk_ns",
+        "_content_type",
+        "_limit",
+        "_max_tokens",
+        "_most_chunks",
+        "_origin_ns",
+        "_reader",
+        "_record",
+        "_seen_event",
+        "_splitter",
+        "_stream",
+        "last_ns",
+    )
+
     def __init__(
         self, target: Target, record: RequestRecord, origin_ns: int, max_tokens: int
     ) -> None:
@@ -106,10 +123,11 @@ class Exchange:
             self._tokens(at_ns, tokens)
 
     def _events(self, at_ns: int, events: list[bytes]) -> bool:
-        answer = self._reader.answer
+        reader = self._reader
+        answer = reader.answer
         for event in events:
             self._seen_event = True
-            if tokens := self._reader.event(event):
+            if tokens := reader.event(event):
                 self._tokens(at_ns, tokens)
             if answer.done:
                 self._record.end_ns = at_ns

@@ -41,6 +41,20 @@ class Http1Response:
     then carry another request.
     """
 
+    __slots__ = (
+        "_at_chunk",
+        "_kept",
+        "_left",
+        "_next",
+        "_read",
+        "complete",
+        "content_type",
+        "fields",
+        "retry_after",
+        "reusable",
+        "status",
+    )
+
     def __init__(self) -> None:
         self.status: int | None = None
         self.fields: dict[bytes, bytes] = {}
@@ -51,6 +65,7 @@ class Http1Response:
         # A function and no bound method: that would be a cycle, and collection is paused in a run.
         self._read: Callable[[Http1Response, bytes], bytes] = Http1Response._head
         self._next = _Next.SIZE
+        self._at_chunk = False  # a chunk begins with the next byte
         self._kept = b""  # the beginning of a line or of a head whose end has not come yet
         self._left = 0  # bytes of the chunk, or of the whole body, that are still to come
 
@@ -60,7 +75,14 @@ class Http1Response:
         Raises:
             HttpError: it is not HTTP.
         """
-        return self._read(self, data)
+        if self._at_chunk:
+            # Nearly always exactly one whole chunk comes, and this is done a million times.
+            end = data.find(b"\r\n", 0, 18)
+            length = len(data) - end - 4
+            if end > 0 and length > 0 and data.endswith(b"\r\n") and data[:end] == b"%x" % length:
+                return data[end + 2 : -2]
+        read = self._read
+        return read(self, data)
 
     def close(self) -> None:
         """The connection has ended.
@@ -125,7 +147,8 @@ class Http1Response:
                 raise HttpError(f"transfer encoding {_shown(coding)}")
             if length is not None:
                 self.reusable = False  # RFC 9112, 6.3: somebody may be trying something
-            self._read = Http1Response._chunked
+            self._read = Http1Response._chunks
+            self._at_chunk = True
         elif length is None:
             self._read = Http1Response._until_close
         else:
@@ -154,23 +177,15 @@ class Http1Response:
             self._end()
         return data
 
-    def _chunked(self, data: bytes) -> bytes:
-        """The payload of the chunks in ``data``."""
-        if self._next is _Next.SIZE and not self._kept:
-            # Nearly always exactly one whole chunk comes, and this is done a million times.
-            end = data.find(b"\r\n", 0, 18)
-            length = len(data) - end - 4
-            if end > 0 and length > 0 and data[:end] == b"%x" % length and data[-2:] == b"\r\n":
-                return data[end + 2 : -2]
-        return self._chunks(self._kept + data)
-
     def _chunks(self, data: bytes) -> bytes:
+        """The payload of the chunks in ``data``."""
         found: list[bytes] = []
         try:
-            self._walk_chunks(data, found)
+            self._walk_chunks(self._kept + data, found)
         except HttpError as error:
             error.body = b"".join(found)
             raise
+        self._at_chunk = self._next is _Next.SIZE and not self._kept
         return found[0] if len(found) == 1 else b"".join(found)
 
     def _walk_chunks(self, data: bytes, found: list[bytes]) -> None:

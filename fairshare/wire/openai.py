@@ -93,6 +93,8 @@ class OpenAiReader:
     guide: byte-level tokenizers often give tokens without text, and role chunks hold no token.
     """
 
+    __slots__ = ("_counted", "_usage_in_all", "answer")
+
     def __init__(self) -> None:
         self.answer = Answer()
         self._counted = 0  # tokens told so far

@@ -20,6 +20,8 @@ class SseSplitter:
     still given.
     """
 
+    __slots__ = ("_after_cr", "_max", "_tail", "_too_long")
+
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._max = max_event_bytes
         self._tail = bytearray()  # an event whose end has not come yet
@@ -33,9 +35,19 @@ class SseSplitter:
             WireError: an event is longer than allowed. Events completed before it are returned
                 first; the error comes with the next call.
         """
-        self._check()
-        if self._is_plain(data):
+        if (
+            # Nearly always it is exactly one whole event of one line.
+            data.find(b"\n") == len(data) - 2
+            and data.startswith(b"data: ")
+            and data.endswith(b"\n")
+            and b"\r" not in data
+            and not self._tail
+            and not self._after_cr
+            and len(data) <= self._max
+            and not self._too_long
+        ):
             return [data[6:-2]]
+        self._check()
         if self._after_cr or b"\r" in data:
             data = self._with_plain_line_ends(data)
         if not self._tail:
@@ -55,18 +67,6 @@ class SseSplitter:
         if rest and not self._too_long:
             self._keep_quietly(rest)
         return events
-
-    def _is_plain(self, data: bytes) -> bool:
-        """Whether it is exactly one whole event of one line, as nearly always."""
-        return (
-            data.find(b"\n") == len(data) - 2
-            and data.startswith(b"data: ")
-            and data.endswith(b"\n")
-            and b"\r" not in data
-            and not self._tail
-            and not self._after_cr
-            and len(data) <= self._max
-        )
 
     def close(self) -> list[bytes]:
         """The last event, where its blank line is missing; a line that was cut is dropped.

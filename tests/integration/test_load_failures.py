@@ -200,7 +200,7 @@ async def test_our_own_limits_are_the_clients_fault(
         monkeypatch.setattr(aiohttp.TCPConnector, "connect", refuse)
     async with FakeServer() as server:
         if transport is TransportKind.STREAM:
-            monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", refuse)
+            monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", refuse)
         outcome = await run([closed(server, 1)], Timing(warmup_s=0, window_s=9, requests=1))
     assert outcome.records[0].error is ErrorKind.CLIENT
     assert "Too many open files" in (outcome.records[0].error_text or "")

@@ -79,7 +79,7 @@ async def test_open_loop_interactions_arrive_freely_and_their_calls_wait() -> No
     for calls in interactions.values():
         _assert_chained(calls)
         assert {(record.app, record.calls) for record in calls} == {("agent", 3)}
-    assert sum(len(calls) == 3 for calls in interactions.values()) >= 6
+    assert sum(len(calls) == 3 for calls in interactions.values()) >= 3
     assert outcome.report.client["schedule_lag_ms"]["p50"] < 20  # waiting is not lateness
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import Any
+import time
+from typing import Any, cast
 
 import orjson
 import pytest
 
 from fairshare.load.ahead import Prepared, RequestQueue
+from fairshare.load.connection import Pool
 from fairshare.load.exchange import perform
 from fairshare.load.lane import Lane
-from fairshare.load.stream_transport import StreamTransport, _Connection
+from fairshare.load.stream_transport import HttpConnection, StreamTransport
 from fairshare.load.target import Target
 from fairshare.records import ErrorKind, Phase, RequestRecord
 from fairshare.spec.scenario import Api
@@ -60,48 +62,55 @@ ANSWER = (
 )
 
 
-class Wire(asyncio.Transport):
-    """A connection without a network: takes the request, and says nothing by itself."""
+class Wire:
+    """A socket without a network: takes the request, and says nothing by itself."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.closed = False
+    def fileno(self) -> int:
+        """None that anybody could watch."""
+        return -1
 
-    def write(self, data: Any) -> None:
+    def send(self, data: memoryview) -> int:
         """Take the request."""
+        return len(data)
 
-    def is_closing(self) -> bool:
-        """Whether it was dropped."""
-        return self.closed
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        """Nothing has come."""
+        raise BlockingIOError
 
-    def abort(self) -> None:
+    def close(self) -> None:
         """Drop it."""
-        self.closed = True
 
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """Claim to be TLS, which has no socket to look at."""
-        return name == "sslcontext" or default
+
+class NoPoller:
+    """Watches nothing: the test itself says what arrives."""
+
+    def watch(self, *_: Any) -> None:
+        """A connection is there."""
+
+    def forget(self, _: int) -> None:
+        """A connection is gone."""
+
+    def close(self) -> None:
+        """All are gone."""
 
 
 async def record_of(pieces: list[bytes]) -> RequestRecord:
     """The record of an answer that arrives in these pieces, then ends."""
-    loop = asyncio.get_running_loop()
-    transport, wire = StreamTransport("http://h:1"), Wire()
-    connection = _Connection(transport, loop)
-    connection.connection_made(wire)
-    transport.free(connection)
+    transport: Any = StreamTransport("http://h:1")
+    pool = transport.pool = Pool(transport._connect)
+    pool.poller = cast("Any", NoPoller())
+    connection = HttpConnection(pool, cast("Any", Wire()))
+    pool.free(connection)
     record = RequestRecord("1", "a", "s0", Phase.MEASURE, 0)
     queue = RequestQueue(TARGET, iter(()), ahead=0, on_error=lambda error: None)
     lane = Lane(TARGET, transport, {}, queue)
-    task = loop.create_task(perform(lane, REQUEST, record, 0))
+    task = asyncio.get_running_loop().create_task(perform(lane, REQUEST, record, 0))
     await asyncio.sleep(0)
     for piece in pieces:
-        if wire.closed:
-            break
-        connection.get_buffer(-1)[: len(piece)] = piece
-        connection.buffer_updated(len(piece))
-        transport.flush()
-    connection.connection_lost(None)
+        if connection.is_open:
+            connection.parse(time.monotonic_ns(), piece)
+    if connection.is_open:
+        connection.lost(time.monotonic_ns(), None)
     await task
     await transport.close()
     return record
