@@ -185,24 +185,44 @@ def test_counters_are_exact_whatever_happens_to_requests(
         )
         for i in range(60)
     ]
+    begun = set[str]()
     for number, each in enumerate(everything):
         if number % 5 == 0:
             each.status = RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR
         bench.send(each)
-        bench.step()
+        begun.update(bench.step())
         if number % 5 == 2:
             everything[number - 2].status = RequestStatus.WAITING
         if number % 7 == 0:
             bench.scheduler.finish_requests(f"r{number // 2}", RequestStatus.FINISHED_ABORTED)
-    bench.serve()
+    begun.update(*bench.serve())
     assert sum(each.num_preemptions for each in everything) > 5
-    begun = {each.id for each in bench.policy.begun}
     owed = Counter[str]()
     for each in everything:
         tokens = 2 * len(each.output) + (each.num_prompt_tokens if each.request_id in begun else 0)
         owed[each.sampling_params.extra_args["tenant"]] += tokens
     assert bench.policy.charged == owed
     assert len(bench.scheduler.waiting) == 0
+
+
+def test_what_is_put_back_costs_what_it_has_cost(make: Make) -> None:
+    """Preempted and gone: it stays charged. Taken, but it could not run: nothing is."""
+    bench = make(slots=2, memory=24)
+    bench.send(request("kept", "a"), request("lost", "b"))
+    while not bench.scheduler.requests["lost"].num_preemptions:
+        bench.step()
+    lost = bench.scheduler.requests["lost"]
+    assert bench.policy.charged["b"] == 10 + 2 * len(lost.output)
+    bench.scheduler.finish_requests("lost", RequestStatus.FINISHED_ABORTED)
+    blocked = request("blocked", "c", status=RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR)
+    bench.send(blocked)
+    bench.step()
+    bench.scheduler.finish_requests("blocked", RequestStatus.FINISHED_ABORTED)
+    bench.serve()
+    bench.step()  # vLLM makes one more step after an end, which writes all decisions
+    assert bench.policy.charged == {"a": 20, "b": 10 + 2 * len(lost.output), "c": 0}
+    events = [line["event"] for line in bench.decisions() if line.get("id") == "lost"]
+    assert events == ["arrived", "admitted", "preempted", "cancelled"]
 
 
 def test_a_refused_request_is_answered_once_and_costs_nothing(make: Make) -> None:
