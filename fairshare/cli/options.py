@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 import yaml
 
-from fairshare.records import Mode, TransportKind
+from fairshare.records import Mode, Scheduling, TransportKind
 from fairshare.spec.choices import Partitioning, TimeslicePolicy
 from fairshare.spec.layouts import MigHow, layout_text
 from fairshare.units import parse_duration_s
@@ -72,6 +72,27 @@ class EngineArg(click.ParamType[tuple[str, Any]]):
             self.fail(f"the value of {name} is not valid YAML: {text!r}", param, ctx)
 
 
+class PolicyOption(click.ParamType[tuple[str, str, Any]]):
+    """``policy.option=value``; the value is read as YAML."""
+
+    name = "POLICY.OPTION=VALUE"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str, Any]:
+        """The policy, the name of its option, and the value."""
+        if isinstance(value, tuple):
+            return value
+        place, equals, text = value.partition("=")
+        policy, dot, name = place.rpartition(".")
+        if not (equals and dot and policy and name):
+            self.fail(f"{value!r} is not of the form POLICY.OPTION=VALUE", param, ctx)
+        try:
+            return policy, name, yaml.safe_load(text)
+        except yaml.YAMLError:
+            self.fail(f"the value of {place} is not valid YAML: {text!r}", param, ctx)
+
+
 class Text(click.ParamType[str]):
     """Text that is not empty: ``--model "$UNSET"`` is a slip, not a wish for the default."""
 
@@ -105,6 +126,9 @@ DURATION = Duration()
 MODES = CommaList(MODE, "MODE,...")
 INTEGERS = CommaList(click.IntRange(min=1), "N,...")
 FLOATS = CommaList(click.FLOAT, "X,...")
+PLACE = click.Choice([place.value for place in Scheduling])
+PLACES = CommaList(PLACE, "PLACE,...")
+POLICIES = CommaList(TEXT, "POLICY,...")
 
 
 def where_flags(command: F) -> F:
@@ -176,6 +200,29 @@ def device_flags(command: F) -> F:
                 "--allow-foreign",
                 is_flag=True,
                 help="Use a GPU on which somebody else's processes run.",
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def policy_flags(command: F) -> F:
+    """How policies are set, whichever they are."""
+    for option in reversed(
+        [
+            click.option(
+                "--policy-option",
+                "policy_options",
+                type=PolicyOption(),
+                multiple=True,
+                help="Set an option of a policy, such as vtc.output_price=4.",
+            ),
+            click.option(
+                "--gateway-window",
+                type=click.IntRange(1, 100_000),
+                help="Requests that a gateway lets the server have at once (default: as many as "
+                "the engine runs at once).",
             ),
         ]
     ):

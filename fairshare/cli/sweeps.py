@@ -15,7 +15,12 @@ from fairshare.cli.options import (
     INTEGERS,
     MODE,
     MODES,
+    PLACE,
+    PLACES,
+    POLICIES,
+    TEXT,
     load_flags,
+    policy_flags,
     where_flags,
 )
 from fairshare.errors import ExitCode, FairshareError
@@ -48,6 +53,9 @@ _DEFINED_BY_THE_CELL = (
     "mig_layout",
     "mps_partitioning",
     "timeslice_policy",
+    "policy",
+    "scheduling",
+    "gateway_window",
 )
 _FLAG_FIELDS = (
     "device",
@@ -62,6 +70,9 @@ _FLAG_FIELDS = (
 )
 _SWEEP_FLAGS = (
     "modes",
+    "policies",
+    "scheduling",
+    "gateway_window",
     "concurrency",
     "load_scale",
     "num_runs",
@@ -77,7 +88,8 @@ _SECTION_FLAGS = {
 }
 
 
-def _sweep_flags(command: Any) -> Any:
+def sweep_flags(command: Any) -> Any:
+    """What to run, and on what."""
     for option in reversed(
         [
             click.argument("scenarios", nargs=-1, metavar="[SCENARIO]..."),
@@ -88,17 +100,25 @@ def _sweep_flags(command: Any) -> Any:
                 help=f"A sweep to start from (without a SCENARIO: {DEFAULT_MATRIX}).",
             ),
             click.option("--modes", type=MODES, help="exclusive, logical, timeslice, mps, mig."),
+            click.option(
+                "--policies", type=POLICIES, help="Who is next in mode logical: fcfs, vtc, ..."
+            ),
+            click.option(
+                "--scheduling",
+                type=PLACES,
+                help="Where policies decide: gateway (the default), engine, priority.",
+            ),
             click.option("--concurrency", type=INTEGERS, help="In flight, per closed-loop tenant."),
             click.option("--load-scale", type=FLOATS, help="Factors on open-loop rates."),
             click.option("--num-runs", type=click.IntRange(1, 1000), help="Repetitions."),
         ]
     ):
         command = option(command)
-    return where_flags(load_flags(command))
+    return where_flags(load_flags(policy_flags(command)))
 
 
 @click.command("matrix")
-@_sweep_flags
+@sweep_flags
 @OUTPUT_DIR
 @RESUME
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop (the same as plan).")
@@ -120,7 +140,7 @@ def matrix_command(
 
 
 @click.command("plan")
-@_sweep_flags
+@sweep_flags
 def plan_command(**given: Any) -> None:
     """Show every cell in order, every command that would run, what cannot run, and the time."""
     _show_plan(*_settle(matrix_of(given), flags_of(given)))
@@ -129,6 +149,8 @@ def plan_command(**given: Any) -> None:
 @click.command("run")
 @click.argument("scenario", required=False)
 @click.option("--mode", type=MODE, help="How the tenants share the device.")
+@click.option("--policy", type=TEXT, help="Who is next in mode logical: fcfs, vtc, ...")
+@click.option("--scheduling", type=PLACE, help="Where the policy decides (default: gateway).")
 @click.option("--concurrency", type=click.IntRange(min=1), help="Per closed-loop tenant.")
 @click.option("--load-scale", type=click.FLOAT, help="Factor on open-loop rates.")
 @click.option("--rerun", metavar="CELL_ID", help="Repeat a cell of a result folder.")
@@ -140,6 +162,7 @@ def plan_command(**given: Any) -> None:
 )
 @where_flags
 @load_flags
+@policy_flags
 @OUTPUT_DIR
 @RESUME
 def run_command(
@@ -166,6 +189,8 @@ def run_command(
             "scenarios": (scenario,),
             "matrix_name": None,
             "modes": [given["mode"]],
+            "policies": [given["policy"]] if given["policy"] else None,
+            "scheduling": [given["scheduling"]] if given["scheduling"] else None,
             "concurrency": [given["concurrency"]] if given["concurrency"] else None,
             "load_scale": [given["load_scale"]] if given["load_scale"] else None,
             "num_runs": None,
@@ -189,6 +214,9 @@ def matrix_of(given: dict[str, Any]) -> Matrix:
     for name in (*_SWEEP_FLAGS, *renamed):
         if given.get(name) is not None:
             changes[renamed.get(name, name)] = given[name]
+    policies = changes.get("policies") or base.get("policies")
+    if given["policy_options"]:
+        changes["policies"] = _with_options(policies or ["fcfs"], given["policy_options"])
     for section, flags in _SECTION_FLAGS.items():
         if said := {k: given[f] for k, f in flags.items() if given[f] is not None}:
             changes[section] = {**(base.get(section) or {}), **said}
@@ -199,6 +227,23 @@ def matrix_of(given: dict[str, Any]) -> Matrix:
     matrix = validate({**base, **changes}, Matrix)
     _refuse_in_vain(given, matrix)
     return matrix
+
+
+def _with_options(
+    policies: list[Any], options: tuple[tuple[str, str, Any], ...]
+) -> list[dict[str, Any]]:
+    """The policies with the options that flags give them; each has its name in every flag."""
+    made = [{"kind": each} if isinstance(each, str) else dict(each) for each in policies]
+    for policy, name, value in options:
+        of_it = [each for each in made if each["kind"] == policy]
+        if not of_it:
+            asked = ", ".join(dict.fromkeys(each["kind"] for each in made))
+            raise click.UsageError(
+                f"--policy-option {policy}.{name}: {policy} is not among the policies ({asked})"
+            )
+        for each in of_it:
+            each[name] = value
+    return made
 
 
 def _refuse_in_vain(given: dict[str, Any], matrix: Matrix) -> None:

@@ -16,6 +16,7 @@ GPU = "gpu.csv"
 HOST = "host.csv"
 SERVER_METRICS = "server_metrics.jsonl"
 SERVERS = "servers"
+SCHEDULING = "scheduling.jsonl"
 
 PARTIAL = ".partial"  # a cell that is still running, or was killed
 REPLACED = ".replaced"  # a complete cell, for the moment in which a newer one takes its place

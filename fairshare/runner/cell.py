@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -29,6 +29,7 @@ from fairshare.results.files import writing
 from fairshare.results.writer import CellWriter
 from fairshare.runner.account import Account
 from fairshare.runner.foreign import ForeignWatch
+from fairshare.runner.gateway import Gateway, gateway_for
 from fairshare.runner.loads import cell_loads
 from fairshare.runner.plan import PlannedCell
 from fairshare.runner.settings import Settings
@@ -155,8 +156,6 @@ async def _measure(
     account: Account,
     watch: ForeignWatch,
 ) -> DriveReport:
-    loads = cell_loads(cell, context.plan, context.fleet, context.settings)
-
     def sink(record: RequestRecord) -> None:
         account.add(record)
         writer.append(record)
@@ -166,10 +165,12 @@ async def _measure(
         watch.enter(phase)
 
     async with AsyncExitStack() as stack:
+        gateway = await stack.enter_async_context(_gateway(cell, context, writer))
+        loads = cell_loads(cell, context.plan, context.fleet, context.settings, gateway)
         await stack.enter_async_context(_telemetry(context, writer))
         if context.sampler is not None:  # else the device has no list of who computes on it
             await stack.enter_async_context(watch.watching(TELEMETRY_INTERVAL_S))
-        halt = await stack.enter_async_context(_halt(context))
+        halt = await stack.enter_async_context(_halt(context, gateway))
         report = await _drive(context)(
             loads,
             cell.scenario.timing,
@@ -178,9 +179,26 @@ async def _measure(
             on_window=on_window,
             transport=context.settings.matrix.transport,
         )
+        if gateway is not None and gateway.died.is_set():
+            raise gateway.diagnosis()
         if not halt.is_set():
             await _find_hung(loads, context, account)
     return report
+
+
+def _gateway(
+    cell: PlannedCell, context: CellContext, writer: CellWriter
+) -> AbstractAsyncContextManager[Gateway | None]:
+    """The cell's own gateway, so that no policy remembers what an earlier cell did."""
+    server = context.fleet.server_of(cell.tenants[0].name)
+    return gateway_for(
+        cell,
+        context.settings,
+        plan=context.plan,
+        server=server,
+        scope=context.scope,
+        folder=writer.dir,
+    )
 
 
 def _drive(context: CellContext) -> Callable[..., Awaitable[DriveReport]]:
@@ -201,7 +219,8 @@ async def _find_hung(loads: Sequence[TenantLoad], context: CellContext, account:
         server = context.fleet.server_of(load.tenant.name)
         if load.tenant.name not in account.silent or server.process is None:
             continue
-        if not server.died.is_set() and not await answers(load.target, PROBE_TIMEOUT_S):
+        direct = replace(load.target, base_url=server.base_url, api_key=server.api_key)
+        if not server.died.is_set() and not await answers(direct, PROBE_TIMEOUT_S):
             server.give_up(
                 f"hangs: with no other request left, one of a single token had no answer after "
                 f"{PROBE_TIMEOUT_S:g} s"
@@ -220,13 +239,14 @@ async def _unhealthy(context: CellContext) -> str | None:
 
 
 @asynccontextmanager
-async def _halt(context: CellContext) -> AsyncIterator[asyncio.Event]:
-    """An event that is set when the user stops the run or a server dies."""
+async def _halt(context: CellContext, gateway: Gateway | None) -> AsyncIterator[asyncio.Event]:
+    """An event that is set when the user stops the run, or a server or the gateway dies."""
     halt = asyncio.Event()
 
     async def watch() -> None:
         waits = [context.stop.wait()]
         waits += [server.died.wait() for server in context.fleet.servers.values()]
+        waits += [gateway.died.wait()] if gateway is not None else []
         tasks = [asyncio.ensure_future(wait) for wait in waits]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -13,7 +13,7 @@ from fairshare.serving.command import server_command
 from fairshare.serving.memory import gpu_memory
 from fairshare.serving.precheck import check_slot
 from fairshare.sharing.plan import PartitionPlan, Slot
-from fairshare.spec.launcher import Engine
+from fairshare.spec.launcher import Engine, Launcher
 from fairshare.units import format_bytes
 from fairshare.virtual.memory import StartError, plan_memory
 from fairshare.virtual.models import virtual_model
@@ -22,20 +22,22 @@ from fairshare.virtual.options import parser
 _SIMULATED = "fairshare.virtual.server"
 
 
-def check_servers(settings: Settings, plan: PartitionPlan) -> None:
+def check_servers(settings: Settings, launcher: Launcher, plan: PartitionPlan) -> None:
     """Check each server's command line, model and memory.
+
+    ``launcher`` is that of the deployment.
 
     Raises:
         InfeasibleError: the share of a server is too small for its model.
         SpecError: a launcher's argument or placeholder is wrong.
     """
-    if settings.launcher.engine is Engine.EXTERNAL:
+    if launcher.engine is Engine.EXTERNAL:
         return
     for slot in plan.slots:
         model = settings.models[slot.model]
-        check_slot(settings.launcher, slot, model, settings.device)
+        check_slot(launcher, slot, model, settings.device)
         command = server_command(
-            settings.launcher,
+            launcher,
             slot,
             model,
             device=settings.device,
@@ -43,7 +45,7 @@ def check_servers(settings: Settings, plan: PartitionPlan) -> None:
             run_dir=Path(),
             python=settings.python,
         )
-        if settings.launcher.engine is Engine.VIRTUAL:
+        if launcher.engine is Engine.VIRTUAL:
             _check_simulated_memory(settings, slot)
             _check_simulated_arguments(command.argv)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from fairshare.load.engine_transport import URL_SCHEME
 from fairshare.load.load import TenantLoad
 from fairshare.load.target import Target
-from fairshare.records import TransportKind
+from fairshare.records import Scheduling, TransportKind
+from fairshare.runner.gateway import Gateway
 from fairshare.runner.plan import PlannedCell
 from fairshare.runner.settings import Settings
 from fairshare.serving.fleet import Fleet
@@ -20,43 +22,65 @@ from fairshare.spec.workload import ClosedLoop
 from fairshare.virtual.tokens import VirtualTokenizer
 from fairshare.workload.contents import Adjustments
 from fairshare.workload.prompts import Vocabulary, load_vocabulary
-from fairshare.workload.requests import planned_requests
+from fairshare.workload.requests import PlannedRequest, planned_requests
 
 STALL_S = 60.0  # a stream that is silent for so long has hung
 TEMPLATE_TOKENS = 64  # more than the chat templates of the models in use add
 
 
 def cell_loads(
-    cell: PlannedCell, plan: PartitionPlan, fleet: Fleet, settings: Settings
+    cell: PlannedCell,
+    plan: PartitionPlan,
+    fleet: Fleet,
+    settings: Settings,
+    gateway: Gateway | None = None,
 ) -> list[TenantLoad]:
-    """One load for each tenant of the cell."""
+    """One load for each tenant of the cell, sent to its server or to the gateway before it."""
     models = {tenant: slot.model for slot in plan.slots for tenant in slot.tenants}
     loads = []
-    sharers = cell.scenario.sharers()
     for tenant in cell.tenants:
         launcher, model = settings.launcher, settings.models[models[tenant.name]]
         server = fleet.server_of(tenant.name)
         target = _target(tenant, server, launcher, settings.matrix.transport)
+        target.labelled = cell.scheduler.place is Scheduling.ENGINE
+        if gateway is not None:
+            target.base_url, target.api_key = gateway.base_url, gateway.keys[tenant.name]
         adjustments = Adjustments()
-        requests = partial(
-            planned_requests,
-            tenant,
-            cell_seed=cell.seed,
-            horizon_s=_horizon_s(cell.scenario.timing),
-            window_start_s=cell.scenario.timing.warmup_s,
-            window_s=cell.scenario.timing.window_s,
-            load_scale=cell.key.load_scale,
-            vocabulary=_vocabulary(launcher, model),
-            base_dir=cell.base_dir,
-            as_text=not target.token_id_prompts,
-            max_total_tokens=_room(launcher, model, target.api),
-            adjustments=adjustments,
-            shared=cell.scenario.trace,
-            sharers=sharers,
+        requests = tenant_requests(
+            tenant, cell, launcher, model, adjustments, as_text=not target.token_id_prompts
         )
-        concurrency = _concurrency(tenant, cell)
+        concurrency = concurrency_of(tenant, cell)
         loads.append(TenantLoad(tenant, target, concurrency, requests, adjustments))
     return loads
+
+
+def tenant_requests(
+    tenant: Tenant,
+    cell: PlannedCell,
+    launcher: Launcher,
+    model: ModelFacts,
+    adjustments: Adjustments,
+    *,
+    as_text: bool,
+) -> Callable[[], Iterator[PlannedRequest]]:
+    """What begins a tenant's plan of a cell."""
+    return partial(
+        planned_requests,
+        tenant,
+        cell_seed=cell.seed,
+        contents_seed=cell.contents_seed,
+        horizon_s=_horizon_s(cell.scenario.timing),
+        window_start_s=cell.scenario.timing.warmup_s,
+        window_s=cell.scenario.timing.window_s,
+        load_scale=cell.key.load_scale,
+        vocabulary=_vocabulary(launcher, model),
+        base_dir=cell.base_dir,
+        as_text=as_text,
+        max_total_tokens=_room(launcher, model, tenant.api or launcher.apis[0]),
+        adjustments=adjustments,
+        shared=cell.scenario.trace,
+        sharers=cell.scenario.sharers(),
+    )
 
 
 def _target(tenant: Tenant, server: Server, launcher: Launcher, transport: TransportKind) -> Target:
@@ -103,7 +127,8 @@ def _room(launcher: Launcher, model: ModelFacts, api: Api) -> int:
     return max(2, limit - (TEMPLATE_TOKENS if api is Api.CHAT else 0))
 
 
-def _concurrency(tenant: Tenant, cell: PlannedCell) -> int | None:
+def concurrency_of(tenant: Tenant, cell: PlannedCell) -> int | None:
+    """How many of a tenant's requests are in flight; None in open loop."""
     if not isinstance(tenant.arrival, ClosedLoop):
         return None
     return tenant.arrival.concurrency or cell.key.concurrency or 1

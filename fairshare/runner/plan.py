@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,24 @@ import orjson
 from fairshare.errors import InfeasibleError
 from fairshare.records import FORMAT_VERSION, CellKey, Mode, TransportKind, fingerprint
 from fairshare.runner.feasibility import check_servers
+from fairshare.runner.in_engine import with_scheduler
 from fairshare.runner.in_process import made_in_process
+from fairshare.runner.scheduling import OWN_ORDER, Scheduler
 from fairshare.runner.settings import Settings
 from fairshare.sharing.external import ExternalPartitioner
 from fairshare.sharing.modes import partitioner_for
 from fairshare.sharing.plan import Partitioner, PartitionPlan, TenantDemand
-from fairshare.spec.launcher import Engine
+from fairshare.spec.launcher import Engine, Launcher
 from fairshare.spec.scenario import Scenario, Tenant
 from fairshare.spec.workload import ClosedLoop
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedCell:
-    """One cell to run: ``tenants`` are those that send requests in it."""
+    """One cell to run: ``tenants`` are those that send requests in it.
+
+    ``seed`` is of when requests come and how long they are; ``contents_seed`` of what they say.
+    """
 
     key: CellKey
     id: str
@@ -33,15 +39,21 @@ class PlannedCell:
     base_dir: Path
     tenants: tuple[Tenant, ...]
     seed: int
+    contents_seed: int
     definition: Mapping[str, Any]
+    scheduler: Scheduler = OWN_ORDER
 
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """Servers that are started once, and the cells that they then serve."""
+    """Servers that are started once, and the cells that they then serve.
+
+    ``launcher`` is the run's, with what a policy in the engine adds.
+    """
 
     id: str
     plan: PartitionPlan
+    launcher: Launcher
     cells: tuple[PlannedCell, ...]
 
 
@@ -76,12 +88,13 @@ class RunPlan:
 
 @dataclass(slots=True)
 class _Group:
-    """Tenants that one set of servers serves, and the cells of one round that need it."""
+    """Tenants that one set of servers serves, and the policies under which it does."""
 
     mode: Mode
     scenario: Scenario
     base_dir: Path
     tenants: list[Tenant]
+    schedulers: list[Scheduler] = field(default_factory=lambda: [OWN_ORDER])
 
 
 def make_plan(settings: Settings) -> RunPlan:
@@ -98,14 +111,18 @@ def make_plan(settings: Settings) -> RunPlan:
                 )
                 if settings.matrix.transport is TransportKind.IN_PROCESS:
                     plan = made_in_process(plan)
-                check_servers(settings, plan)
+                launcher, plan = with_scheduler(
+                    settings.launcher, plan, group.schedulers[0].in_server, group.tenants
+                )
+                check_servers(settings, launcher, plan)
             except InfeasibleError as error:
                 reason = error.message + (f" ({error.hint})" if error.hint else "")
                 cells = _cells(settings, group, repetition, None)
                 infeasible += [InfeasibleCell(cell, reason) for cell in cells]
                 continue
             cells = _cells(settings, group, repetition, plan)
-            round_.append(Deployment(_deployment_id(settings, plan), plan, tuple(cells)))
+            id_ = _deployment_id(launcher, plan)
+            round_.append(Deployment(id_, plan, launcher, tuple(cells)))
         merged = _merge(round_)
         deployments += merged if repetition % 2 else [_backwards(d) for d in reversed(merged)]
     return RunPlan(tuple(deployments), tuple(infeasible))
@@ -133,10 +150,15 @@ def _groups(settings: Settings) -> Iterator[_Group]:
     """Per scenario and mode the sets of tenants that are served at once.
 
     That is all of them, but in exclusive mode those of one model: they have the device in turn.
+    Mode logical is the one that has policies; those inside the engine need servers of their own.
     """
     for scenario, path in settings.scenarios:
         for mode in settings.modes:
             tenants = scenario.expanded()
+            if mode is Mode.LOGICAL:
+                for schedulers in _by_servers(settings.schedulers):
+                    yield _Group(mode, scenario, path.parent, tenants, schedulers)
+                continue
             if mode is not Mode.EXCLUSIVE:
                 yield _Group(mode, scenario, path.parent, tenants)
                 continue
@@ -145,6 +167,19 @@ def _groups(settings: Settings) -> Iterator[_Group]:
                 by_model.setdefault((settings.model_of(tenant), tenant.adapter), []).append(tenant)
             for alike in by_model.values():
                 yield _Group(mode, scenario, path.parent, alike)
+
+
+def _by_servers(schedulers: Sequence[Scheduler]) -> list[list[Scheduler]]:
+    """Schedulers that need the same servers, together."""
+    found: list[list[Scheduler]] = []
+    for each in schedulers:
+        for alike in found:
+            if alike[0].in_server == each.in_server:
+                alike.append(each)
+                break
+        else:
+            found.append([each])
+    return found
 
 
 def _cells(
@@ -158,16 +193,18 @@ def _cells(
     cells = []
     for load_scale in _load_scales(settings, group.scenario):
         for concurrency in _concurrencies(settings, group.scenario):
-            for alone, tenants in sets:
+            for (alone, tenants), scheduler in product(sets, group.schedulers):
                 key = CellKey(
                     scenario=group.scenario.name,
                     mode=group.mode,
                     concurrency=concurrency,
                     repetition=repetition,
+                    policy=scheduler.policy.label,
                     tenant=alone,
                     load_scale=load_scale,
+                    scheduling=scheduler.place,
                 )
-                cells.append(_cell(settings, group, key, tenants, plan))
+                cells.append(_cell(settings, group, key, tenants, plan=plan, scheduler=scheduler))
     return cells
 
 
@@ -176,7 +213,9 @@ def _cell(
     group: _Group,
     key: CellKey,
     tenants: Sequence[Tenant],
+    *,
     plan: PartitionPlan | None,
+    scheduler: Scheduler,
 ) -> PlannedCell:
     definition = {
         "format_version": FORMAT_VERSION,
@@ -196,10 +235,13 @@ def _cell(
             "transport": settings.matrix.transport,
             "load_processes": settings.matrix.load_processes,
         },
+        **scheduler.definition(settings.window_of(scheduler)),
     }
     # The seed leaves the mode out: prompts differ between cells, but not between modes.
     seed = settings.seed_of(group.scenario)
     paired = [seed, key.scenario, key.concurrency, key.repetition, key.load_scale]
+    # Cells of several policies share servers, and one's prompts must not be in the other's cache.
+    apart = [*paired, key.policy, key.scheduling] if key.scheduling is not None else paired
     return PlannedCell(
         key=key,
         id=key.cell_id(definition),
@@ -207,9 +249,15 @@ def _cell(
         scenario=group.scenario,
         base_dir=group.base_dir,
         tenants=tuple(tenants),
-        seed=int(fingerprint(paired)[:15], 16),
+        seed=_seed(paired),
+        contents_seed=_seed(apart),
         definition=definition,
+        scheduler=scheduler,
     )
+
+
+def _seed(of: Sequence[Any]) -> int:
+    return int(fingerprint(of)[:15], 16)
 
 
 def _shape(plan: PartitionPlan, key: CellKey) -> dict[str, Any]:
@@ -236,14 +284,14 @@ def _slot_shape(plan: PartitionPlan, index: int) -> dict[str, Any]:
     }
 
 
-def _deployment_id(settings: Settings, plan: PartitionPlan) -> str:
+def _deployment_id(launcher: Launcher, plan: PartitionPlan) -> str:
     """Equal for plans whose servers are the same, whatever their tenants are called."""
     shape = {
         "mode": plan.mode,
         "label": plan.label,
         **plan.details,
         "slots": [_slot_shape(plan, i) for i in range(len(plan.slots))],
-        "launcher": settings.launcher.model_dump(mode="json"),
+        "launcher": launcher.model_dump(mode="json"),
     }
     return f"{plan.label}-{fingerprint(shape)[:8]}"
 

@@ -42,13 +42,13 @@ def replay(folder: Path, cell_id: str, flags: Flags) -> tuple[Settings, RunPlan,
     store = ResultStore.open(folder)
     stored = _find(store, cell_id)
     key = stored.result.key
+    scenario, launcher, scheduling = _definition(stored.dir / layout.CONFIG)
     try:
-        matrix, flags = _request(store.matrix, key, flags)
+        matrix, flags = _request(store.matrix, key, flags, scheduling)
         base = Path(store.matrix.get("scenarios", {}).get(key.scenario, "."))
     except (TypeError, ValueError) as error:
         where = Location(store.dir / layout.MATRIX)
         raise ResultsError(f"damaged: the request: {error}", where=where) from None
-    scenario, launcher = _definition(stored.dir / layout.CONFIG)
     settings = settle(
         matrix,
         flags,
@@ -59,17 +59,29 @@ def replay(folder: Path, cell_id: str, flags: Flags) -> tuple[Settings, RunPlan,
     return settings, plan, flags
 
 
-def _definition(path: Path) -> tuple[Scenario, Launcher]:
-    """Scenario and launcher as the cell's own file defines them."""
+def _definition(path: Path) -> tuple[Scenario, Launcher, dict[str, Any]]:
+    """Scenario, launcher and what a matrix says of the policy, as the cell's own file has them."""
     try:
         config = yaml.safe_load(path.read_text("utf-8"))
         scenario = validate({**config["scenario"], "tenants": config["all_tenants"]}, Scenario)
-        return scenario, validate(config["launcher"], Launcher)
+        launcher = validate(config["launcher"], Launcher)
+        return scenario, launcher, _scheduling(config.get("scheduling"))
     except SpecError as error:
         raise ResultsError(f"damaged: {error.message}", where=Location(path)) from None
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError, RecursionError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ResultsError(f"cannot be read: {reason}", where=Location(path)) from None
+
+
+def _scheduling(defined: Mapping[str, Any] | None) -> dict[str, Any]:
+    if defined is None:
+        return {"policies": ["fcfs"], "scheduling": []}
+    policy, gateway = defined["policy"], defined["gateway"] or {}
+    return {
+        "policies": [{"kind": policy["kind"], **policy["options"]}],
+        "scheduling": [defined["place"]],
+        "gateway_window": gateway.get("window"),
+    }
 
 
 def _find(store: ResultStore, cell_id: str) -> StoredCell:
@@ -85,7 +97,9 @@ def _find(store: ResultStore, cell_id: str) -> StoredCell:
     )
 
 
-def _request(document: Mapping[str, Any], key: CellKey, flags: Flags) -> tuple[Matrix, Flags]:
+def _request(
+    document: Mapping[str, Any], key: CellKey, flags: Flags, scheduling: Mapping[str, Any]
+) -> tuple[Matrix, Flags]:
     request = document.get("request", {})
     narrowed = {
         **request.get("matrix", {}),
@@ -95,6 +109,7 @@ def _request(document: Mapping[str, Any], key: CellKey, flags: Flags) -> tuple[M
         "concurrency": [key.concurrency] if key.concurrency else [],
         "load_scale": [key.load_scale],
         "num_runs": key.repetition,
+        **scheduling,
     }
     original = Flags(**request.get("flags", {}))
     changes = {

@@ -16,6 +16,7 @@ from fairshare.doctor.intent import Intent
 from fairshare.errors import SpecError
 from fairshare.records import Mode, TransportKind, fingerprint
 from fairshare.runner.in_process import check_in_process
+from fairshare.runner.scheduling import Scheduler, check_schedulers, gateway_window, schedulers_of
 from fairshare.runner.sharing import settle_sharing
 from fairshare.serving import arguments, interpreter
 from fairshare.serving.external import endpoint_key, endpoints_of
@@ -68,6 +69,7 @@ class Settings:
     matrix: Matrix
     scenarios: tuple[tuple[Scenario, Path], ...]
     modes: tuple[Mode, ...]
+    schedulers: tuple[Scheduler, ...]
     device: Device
     device_reason: str
     driver: Driver
@@ -82,6 +84,10 @@ class Settings:
     def seed_of(self, scenario: Scenario) -> int:
         """The seed of all that is random in a scenario: the run's, else the scenario's own."""
         return scenario.seed if self.matrix.seed is None else self.matrix.seed
+
+    def window_of(self, scheduler: Scheduler) -> int | None:
+        """How many requests a gateway lets the server have at once (None: it finds out)."""
+        return self.matrix.gateway_window or gateway_window(self.launcher, scheduler)
 
     def model_of(self, tenant: Tenant) -> str:
         """The name of the tenant's model; for servers of others, what they are reached by."""
@@ -117,6 +123,7 @@ def settle(
     tenants = [tenant for scenario, _ in settled for tenant in scenario.expanded()]
     models = _models(launcher, tenants, default_model)
     modes = _modes(matrix, launcher, tenants)
+    check_schedulers(matrix, modes, launcher, tenants)
     if matrix.transport is TransportKind.IN_PROCESS:
         check_in_process(launcher, modes, tenants)
     driver = driver_for(device)
@@ -124,6 +131,7 @@ def settle(
         matrix=matrix,
         scenarios=settled,
         modes=modes,
+        schedulers=schedulers_of(matrix),
         device=device,
         device_reason=reason,
         driver=driver,

@@ -18,7 +18,7 @@ from fairshare.errors import FairshareError, StoppedEarlyError
 from fairshare.events import EventLog
 from fairshare.processes.labelled import spawned
 from fairshare.processes.scope import RunScope, Watched, run_scope
-from fairshare.records import CellResult, CellStatus
+from fairshare.records import CellResult, CellStatus, mode_label
 from fairshare.results.files import writing
 from fairshare.results.layout import SERVERS
 from fairshare.results.store import ResultStore
@@ -160,7 +160,7 @@ class Sweep:
             await stack.enter_async_context(returning)
             starting = fleet(
                 deployment.plan,
-                self.settings.launcher,
+                deployment.launcher,
                 self.settings.models,
                 stage.scope,
                 log_dir,
@@ -218,7 +218,8 @@ class Sweep:
     async def _cell(self, cell: PlannedCell, context: CellContext, logs: _ServerLogs) -> None:
         writer = self.store.begin_cell(cell.id)
         writer.write_config(plain(cell.definition))
-        self.events.emit("cell.started", cell=cell.id, label=context.plan.label)
+        label = mode_label(context.plan.label, cell.key.policy, cell.key.scheduling)
+        self.events.emit("cell.started", cell=cell.id, label=label)
         try:
             result = await run_cell(cell, context, writer)
         except asyncio.CancelledError:
@@ -240,7 +241,7 @@ class Sweep:
         self.events.emit(
             "cell.finished",
             cell=result.id,
-            label=result.label,
+            label=result.mode_label,
             status=result.status.value,
             reason=result.reason,
         )

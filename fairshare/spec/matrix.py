@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from fairshare.records import Mode, TransportKind
+from fairshare.records import Mode, Scheduling, TransportKind
 from fairshare.spec.base import Name, PositiveFloat, PositiveSeconds, Seconds, Spec
 from fairshare.spec.mig import MigSpec
+from fairshare.spec.policy import Policy, PolicySpec
 from fairshare.spec.sharing import MpsSpec, TimesliceSpec
 
 
@@ -21,6 +22,14 @@ class Matrix(Spec):
     scenarios: list[str] = Field(min_length=1)
     """Names or paths of scenarios."""
     modes: list[Mode] = Field([Mode.LOGICAL, Mode.MPS, Mode.MIG], min_length=1)
+    policies: list[Policy] = Field([PolicySpec(kind="fcfs")], min_length=1)
+    """Who is served next in mode logical: names, or {kind: NAME, option: value}."""
+    scheduling: list[Scheduling] = []
+    """Where the policies decide: gateway, engine, priority. Empty: in a gateway, but first come,
+    first served alone needs none."""
+    gateway_window: int | None = Field(None, ge=1, le=100_000)
+    """Requests that a gateway lets the server have at once; without it, as many as the engine
+    runs at once (max_num_seqs), twice as many with priorities."""
     concurrency: list[int] = []
     """Requests in flight per closed-loop tenant; empty: the scenario's own numbers."""
     load_scale: list[PositiveFloat] = Field([1.0], min_length=1)
@@ -49,12 +58,15 @@ class Matrix(Spec):
 
     @model_validator(mode="after")
     def _sensible(self) -> Self:
-        for name, values in (
+        lists: tuple[tuple[str, list[Any]], ...] = (
             ("modes", self.modes),
+            ("policies", [policy.label for policy in self.policies]),
+            ("scheduling", self.scheduling),
             ("concurrency", self.concurrency),
             ("scenarios", self.scenarios),
             ("load_scale", self.load_scale),
-        ):
+        )
+        for name, values in lists:
             if len(set(values)) != len(values):
                 raise ValueError(f"{name} names something twice")
         if bad := next((n for n in self.concurrency if not 1 <= n <= 100_000), None):

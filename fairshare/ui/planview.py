@@ -9,11 +9,12 @@ import click
 
 from fairshare.records import Mode
 from fairshare.runner.estimate import cell_s, estimate, starts_s
-from fairshare.runner.plan import Deployment, RunPlan
+from fairshare.runner.plan import Deployment, PlannedCell, RunPlan
+from fairshare.runner.scheduling import OWN_ORDER
 from fairshare.runner.settings import Settings
 from fairshare.serving.command import server_command
 from fairshare.sharing.plan import Slot
-from fairshare.spec.launcher import Engine
+from fairshare.spec.launcher import Engine, Launcher
 from fairshare.units import format_bytes, format_duration
 
 _EXAMPLE_PORT = 8000
@@ -26,6 +27,8 @@ def show_plan(settings: Settings, plan: RunPlan) -> None:
     click.echo(f"launcher: {settings.launcher.name}   seed: {', '.join(map(str, sorted(seeds)))}")
     for deployment in plan.deployments:
         _show_deployment(settings, deployment)
+    if settings.schedulers != (OWN_ORDER,) and set(settings.modes) != {Mode.LOGICAL}:
+        click.echo("\npolicies are for mode logical; the other modes run once, without one")
     if plan.infeasible:
         click.secho("\ninfeasible:", bold=True)
         for infeasible in plan.infeasible:
@@ -51,10 +54,22 @@ def _show_deployment(settings: Settings, deployment: Deployment) -> None:
         click.echo(f"  $ {step}")
     for index, slot in enumerate(plan.slots):
         click.echo(f"  server {slot.name}: {_share(slot)}; tenants {', '.join(slot.tenants)}")
-        click.echo(textwrap.indent(_command(settings, slot, index), "      "))
+        click.echo(textwrap.indent(_command(settings, deployment.launcher, slot, index), "      "))
     for cell in deployment.cells:
         alone = " (alone)" if cell.key.mode is Mode.EXCLUSIVE else ""
-        click.echo(f"  cell {cell.id}{alone}: about {format_duration(cell_s(cell))}")
+        took_s = format_duration(cell_s(cell))
+        click.echo(f"  cell {cell.id}{alone}{_policy(settings, cell)}: about {took_s}")
+
+
+def _policy(settings: Settings, cell: PlannedCell) -> str:
+    """The cell's policy, and how much a gateway lets the server have at once."""
+    if cell.key.scheduling is None:
+        return ""
+    told = f" + {cell.key.policy} ({cell.key.scheduling.value}"
+    if not cell.scheduler.behind_gateway:
+        return f"{told})"
+    window = settings.window_of(cell.scheduler)
+    return f"{told}, {window or 'as many as keep one or two waiting'} at the server at once)"
 
 
 def _share(slot: Slot) -> str:
@@ -68,11 +83,11 @@ def _share(slot: Slot) -> str:
     return ", ".join(parts)
 
 
-def _command(settings: Settings, slot: Slot, index: int) -> str:
-    if settings.launcher.engine is Engine.EXTERNAL:
-        return settings.launcher.endpoints[slot.model].url
+def _command(settings: Settings, launcher: Launcher, slot: Slot, index: int) -> str:
+    if launcher.engine is Engine.EXTERNAL:
+        return launcher.endpoints[slot.model].url
     command = server_command(
-        settings.launcher,
+        launcher,
         slot,
         settings.models[slot.model],
         device=settings.device,

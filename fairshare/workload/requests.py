@@ -38,6 +38,8 @@ from fairshare.workload.sharegpt import read_sharegpt
 from fairshare.workload.traces import Due, check_trace, read_parts
 from fairshare.workload.turns import Moment, Turn, call_counts, chained, replayed
 
+_PROMPTS = 3  # the place of the prompts' stream among those of a tenant
+
 
 @dataclass(slots=True)
 class PlannedRequest:
@@ -64,6 +66,7 @@ def planned_requests(
     tenant: Tenant,
     *,
     cell_seed: int,
+    contents_seed: int | None = None,
     horizon_s: float,
     window_start_s: float,
     window_s: float,
@@ -82,7 +85,8 @@ def planned_requests(
     starts. ``as_text`` asks for synthetic prompts as text (chat, TGI, engines that take no token
     ids). With ``max_total_tokens`` (the model's maximum, less what a template adds) requests are
     shortened to fit; ``adjustments`` counts, while the requests are drawn, what was changed.
-    ``shared`` is the scenario's trace and ``sharers`` the tenants that have parts of it.
+    ``shared`` is the scenario's trace and ``sharers`` the tenants that have parts of it. With
+    ``contents_seed`` synthetic prompts have other words, as many and at the same times.
 
     Raises:
         SpecError: a dataset or trace is missing or wrong, or exact text cannot be made.
@@ -91,6 +95,10 @@ def planned_requests(
     if max_total_tokens is not None and max_total_tokens < 2:
         raise ValueError(f"max_total_tokens is {max_total_tokens}: no room for prompt and output")
     times_rng, *length_rngs, prompt_rng, calls_rng = _generators(cell_seed, tenant.name)
+    if contents_seed is None:
+        contents_seed = cell_seed
+    elif not isinstance(tenant.prompts, JsonlPrompts | ShareGptPrompts):  # whose order pairs cells
+        prompt_rng = _generators(contents_seed, tenant.name)[_PROMPTS]
     adjustments = adjustments if adjustments is not None else Adjustments()
     maker = ContentMaker(vocabulary, prompt_rng, as_text, max_total_tokens, adjustments)
     arrival = tenant.arrival
@@ -102,7 +110,7 @@ def planned_requests(
         speed = trace.time_scale * load_scale
         part = read_parts(trace, base_dir, names, speed=speed, horizon_s=horizon_s)[tenant.name]
         adjustments.trace_ended, adjustments.left_out = part.ended, part.left_out
-        contents = _of_trace(trace, part.due, maker, cell_seed)
+        contents = _of_trace(trace, part.due, maker, contents_seed)
         return _planned(tenant.name, replayed(part.due, trace.think_time_s), contents)
     times: Iterator[float | None] = repeat(None)
     if not isinstance(arrival, ClosedLoop):
@@ -145,11 +153,11 @@ def _contents(
 
 
 def _of_trace(
-    trace: Trace, due: Sequence[Due], maker: ContentMaker, cell_seed: int
+    trace: Trace, due: Sequence[Due], maker: ContentMaker, contents_seed: int
 ) -> Iterator[Content]:
     scale = trace.token_scale
     block_tokens = max(1, round(trace.block_tokens * scale))
-    seed = (cell_seed, _number_of(trace.path))
+    seed = (contents_seed, _number_of(trace.path))
     for row in (one.row for one in due):
         prompt, output = (max(1, round(n * scale)) for n in (row.prompt_tokens, row.output_tokens))
         blocks = Blocks(row.hash_ids, block_tokens, seed) if row.hash_ids else None

@@ -76,7 +76,7 @@ def test_a_rerun_makes_mig_as_the_run_did() -> None:
     matrix = Matrix(name="m", scenarios=["s"], mig=MigSpec(how=MigHow.REAL, layout={"3g.20gb": 2}))
     flags = Flags(allow_gpu_changes=True, allow_gpu_reset=True)
     again, allowed = _request(
-        {"request": request_of(matrix, flags)}, CellKey("s", Mode.MIG, None), Flags()
+        {"request": request_of(matrix, flags)}, CellKey("s", Mode.MIG, None), Flags(), {}
     )
     assert again.mig == MigSpec(how=MigHow.REAL, layout="3g.20gb,3g.20gb")
     assert (allowed.allow_gpu_changes, allowed.allow_gpu_reset) == (True, True)
