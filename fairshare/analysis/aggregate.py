@@ -37,6 +37,7 @@ _SHARES = frozenset(
     | {"cached_share"}
     | {"jain", "jain_min", "jain_joint", "jain_even", "jain_attainment"}
     | {"satisfaction", "satisfaction_min", "service_share", "throttled_rate", "wasted_work_share"}
+    | {"idle_while_queued"}
     | {"interaction_completion_rate", "interaction_completion_low", "interaction_completion_high"}
     | {"wasted_share"}
 )

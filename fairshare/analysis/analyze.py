@@ -7,12 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 from fairshare.analysis.arrays import Requests, columns
+from fairshare.analysis.bounds import service_bound
+from fairshare.analysis.decisions import read_decisions
 from fairshare.analysis.fairness import fairness_over_time, with_tenants
 from fairshare.analysis.metrics import tenant_metrics
 from fairshare.analysis.model import Analysis, CellAnalysis, TenantMetrics
 from fairshare.analysis.slowdown import slowdowns
 from fairshare.records import CellStatus, Mark, Mode
-from fairshare.results import ResultStore, StoredCell
+from fairshare.results import ResultStore, StoredCell, layout
 from fairshare.units import NS_PER_S
 
 
@@ -67,6 +69,7 @@ def _analyze_cell(stored: StoredCell, repeated: set[object]) -> CellAnalysis:
     run_s = None if result.end_ns is None else result.end_ns / NS_PER_S
     rows = tenant_metrics(requests, window, tenants, run_s)
     alone = result.key.mode is Mode.EXCLUSIVE
+    decisions = read_decisions(stored.dir / layout.SCHEDULING)
     compared = None
     if not alone and len(tenants) >= 2:
         weights = [float(tenant.get("weight") or 1.0) for tenant in tenants]
@@ -77,8 +80,15 @@ def _analyze_cell(stored: StoredCell, repeated: set[object]) -> CellAnalysis:
         window_s=window[1] - window[0],
         tenants=tuple(rows[:-1]),
         total=_total(rows, alone=alone),
-        fairness=with_tenants(compared[0], rows[:-1]) if compared else None,
+        fairness=replace(
+            with_tenants(compared[0], rows[:-1]),
+            service_bound=service_bound(requests, result.shares, decisions),
+            idle_while_queued=decisions.idle_while_queued if decisions else None,
+        )
+        if compared
+        else None,
         series=compared[1] if compared else None,
+        decisions=decisions,
     )
 
 

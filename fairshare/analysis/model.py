@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from fairshare.analysis.arrays import Floats
+from fairshare.analysis.decisions import Decisions
 from fairshare.analysis.stats import Interval, mean, percentile
 from fairshare.records import CellResult, CellStatus, Mark
 
@@ -216,6 +217,8 @@ class Fairness:
     """Of the tenant that waited longest."""
     service_bound: float | None = None
     """2U of VTC's proof, where prompt lengths and capacity are known."""
+    idle_while_queued: float | None = None
+    """Share of the time in which work waited and there was room for it."""
     interval: Interval | None = None
 
     def values(self) -> dict[str, float | int | None]:
@@ -237,6 +240,7 @@ class Fairness:
             "satisfaction": self.satisfaction,
             "satisfaction_min": self.satisfaction_min,
             "worst_ttft_p99_s": self.worst_ttft_p99_s,
+            "idle_while_queued": self.idle_while_queued,
         }
 
 
@@ -254,6 +258,8 @@ class CellAnalysis:
     """Tenant to metric name (``e2e_p99_s``) to the ratio to that tenant alone."""
     series: Series | None = None
     """None of a tenant alone."""
+    decisions: Decisions | None = None
+    """None where no scheduler wrote down what it decided."""
 
     def rows(self) -> list[TenantMetrics]:
         """The tenants, then the total where there is one."""

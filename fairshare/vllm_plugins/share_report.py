@@ -91,9 +91,11 @@ def _kv_cache(worker: Any) -> dict[str, Any]:
         for storage in (tensor.untyped_storage(),)
     }
     blocks = getattr(worker.cache_config, "num_gpu_blocks", None)
+    size = getattr(worker.cache_config, "block_size", None)
     return {
         "kv_cache_bytes": sum(storages.values()) if storages else None,
         "kv_cache_blocks": None if blocks is None else int(blocks),
+        "kv_cache_tokens": int(blocks) * int(size) if blocks and size else None,
     }
 
 

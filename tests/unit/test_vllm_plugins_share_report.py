@@ -30,7 +30,7 @@ class Worker:
 
     def __init__(self, device: str) -> None:
         self.device = SimpleNamespace(type=device)
-        self.cache_config = SimpleNamespace(num_gpu_blocks=None)
+        self.cache_config = SimpleNamespace(num_gpu_blocks=None, block_size=16)
         self.model_runner = SimpleNamespace(kv_caches=[])
 
 
@@ -108,6 +108,7 @@ def test_the_kv_cache_is_counted_by_storage(wrapper: type[Any], tmp_path: Path) 
     assert engine.initialize_from_config(7) == 7
     seen = reported(tmp_path)
     assert (seen["kv_cache_bytes"], seen["kv_cache_blocks"]) == (704, 7)
+    assert seen["kv_cache_tokens"] == 7 * 16
     assert seen["cpus"] == sorted(os.sched_getaffinity(0))
     assert seen["compute_threads"] == 3
     assert "sm_count" not in seen
