@@ -44,6 +44,7 @@ class Exchange:
         "_api_key",
         "_body",
         "_chunk_ns",
+        "_chunk_tokens",
         "_content_type",
         "_limit",
         "_max_tokens",
@@ -63,6 +64,7 @@ class Exchange:
         self.last_ns: int | None = None
         self._record = record
         self._chunk_ns = record.chunk_ns
+        self._chunk_tokens = record.chunk_tokens
         self._origin_ns = origin_ns
         self._max_tokens = max_tokens
         self._most_chunks = max(MIN_CHUNK_LIMIT, MAX_CHUNKS_PER_TOKEN * max_tokens)
@@ -120,7 +122,9 @@ class Exchange:
             self._not_streamed()
             return
         if tokens := self._reader.whole(bytes(self._body)):
-            self._tokens(at_ns, tokens)
+            self._record.first_token_ns = at_ns
+            self._chunk_ns.append(at_ns)
+            self._chunk_tokens.append(tokens)
 
     def _events(self, at_ns: int, events: list[bytes]) -> bool:
         reader = self._reader
@@ -128,19 +132,15 @@ class Exchange:
         for event in events:
             self._seen_event = True
             if tokens := reader.event(event):
-                self._tokens(at_ns, tokens)
+                if self.last_ns is None:
+                    self._record.first_token_ns = at_ns
+                    self.last_ns = at_ns + self._origin_ns
+                self._chunk_ns.append(at_ns)
+                self._chunk_tokens.append(tokens)
             if answer.done:
                 self._record.end_ns = at_ns
                 return True
         return False
-
-    def _tokens(self, at_ns: int, tokens: int) -> None:
-        record = self._record
-        if record.first_token_ns is None:
-            record.first_token_ns = at_ns
-            self.last_ns = at_ns + self._origin_ns
-        self._chunk_ns.append(at_ns)
-        record.chunk_tokens.append(tokens)
 
     def _not_streamed(self) -> None:
         """A 200 that is no stream: an error that the server told so, or nothing that we know."""

@@ -13,6 +13,8 @@ from fairshare.wire.answer import Answer, WireError, count_or_none, error_within
 COMPLETIONS_PATH = "/v1/completions"
 CHAT_PATH = "/v1/chat/completions"
 Labels = Mapping[str, str | int | float]
+THROTTLED = "throttled: "
+"""So begins what a fair scheduler inside vLLM gives as the stop reason of what it refuses."""
 _DONE = b"[DONE]"
 _CHAT_TEXT = ("content", "reasoning_content", "reasoning", "tool_calls")
 
@@ -130,7 +132,7 @@ class OpenAiReader:
             choices = message.get("choices")
             if not choices or type(choices) is not list:
                 raise WireError("an answer without choices")
-            self._finish(choices[0].get("finish_reason"))
+            self._finish(choices[0])
             if (usage := message.get("usage")) is not None:
                 self._usage(usage)
         except (AttributeError, TypeError) as error:
@@ -146,8 +148,8 @@ class OpenAiReader:
         if type(choices) is not list:
             raise WireError("choices are not a list")
         choice = choices[0]
-        if (reason := choice.get("finish_reason")) is not None:
-            self._finish(reason)
+        if choice.get("finish_reason") is not None:
+            self._finish(choice)
         if usage is not None:
             self._usage(usage)
         if self._usage_in_all is None or usage is None:
@@ -174,15 +176,21 @@ class OpenAiReader:
         elif type(message.get("choices")) is not list:
             raise WireError("a chunk with neither choices, usage nor error")
 
-    def _finish(self, reason: object) -> None:
+    def _finish(self, choice: dict[str, Any]) -> None:
+        reason = choice.get("finish_reason")
         if reason is not None and type(reason) is not str:
             raise WireError(f"the finish reason is {reason!r}")
         self.answer.finish_reason = reason
+        why = choice.get("stop_reason")
+        if reason == "abort" and type(why) is str and why.startswith(THROTTLED):
+            self.answer.throttled = why
 
     def _usage(self, usage: dict[str, Any]) -> None:
         answer = self.answer
-        answer.prompt_tokens = count_or_none(usage.get("prompt_tokens"))
-        answer.output_tokens = count_or_none(usage.get("completion_tokens"))
+        prompt, output = usage.get("prompt_tokens"), usage.get("completion_tokens")
+        if not (type(prompt) is type(output) is int and prompt >= 0 and output >= 0):
+            prompt, output = count_or_none(prompt), count_or_none(output)
+        answer.prompt_tokens, answer.output_tokens = prompt, output
         if answer.finish_reason is not None:
             answer.counted = answer.output_tokens is not None
         if (details := usage.get("prompt_tokens_details")) is not None:
