@@ -18,13 +18,7 @@ from fairshare.load.flights import Flights
 from fairshare.load.lane import Lane
 from fairshare.records import RequestRecord
 from fairshare.units import NS_PER_S
-
-# A server that refuses at once would otherwise be asked as fast as the client can: a failure costs
-# its client a pause that doubles with each further one. The pause is not counted as lateness.
-FAILURE_PAUSE_S = 0.1
-MAX_FAILURE_PAUSE_S = 1.0
-# A server that says when it wants to be asked again is heeded, but not for hours.
-MAX_RETRY_AFTER_S = 10.0
+from fairshare.workload.pauses import failure_pause_s
 
 
 class Sender(Protocol):
@@ -172,16 +166,12 @@ class _Client:
         think_s = self._think_s
         if self._calls and (turn := self._calls[0].turn) is not None:
             think_s = turn.think_s
-        intended_ns = free_ns + round((think_s + self._failure_pause_s(record)) * NS_PER_S)
+        intended_ns = free_ns + round(
+            (think_s + failure_pause_s(self._failures, record.retry_after_s)) * NS_PER_S
+        )
         delay_s = (intended_ns - time.monotonic_ns()) / NS_PER_S
         if delay_s <= 0:
             self._send(intended_ns)
         elif intended_ns < self._end_ns:
             loop = asyncio.get_running_loop()
             self._handle = loop.call_later(delay_s, self._send, intended_ns)
-
-    def _failure_pause_s(self, record: RequestRecord) -> float:
-        if not self._failures:
-            return 0.0
-        own_s = min(FAILURE_PAUSE_S * 2.0 ** min(self._failures - 1, 10), MAX_FAILURE_PAUSE_S)
-        return max(own_s, min(record.retry_after_s or 0.0, MAX_RETRY_AFTER_S))

@@ -32,6 +32,7 @@ class Sequence(Request):
     decodes both are the engine's to tell); ``told`` of them the policy knows of.
     """
 
+    priority: int = 0  # vLLM's: smaller goes first
     computed: int = 0
     generated: int = 0
     blocks: int = 0
@@ -91,6 +92,8 @@ class Engine:
         self.policy = Fcfs() if policy is None else policy
         self.free_blocks = limits.kv_blocks
         self.preemptions = 0
+        self.steps = 0  # iterations in which somebody decoded
+        self.decoding_count = 0
         self.running: dict[Sequence, None] = {}  # in the order of admission
         # Thrown out by the policy; whoever has the clock takes them.
         self.dropped: list[tuple[Sequence, Refusal]] = []
@@ -98,11 +101,9 @@ class Engine:
         self._chunk: Sequence | None = None  # whose prompt is under way: the newest, if any
         self._prefills: list[tuple[Sequence, int]] = []  # of the iteration that has begun
         self._admissions = 0
-        # Sequences that decode, by what matters of them: how many, the tokens that they read, when
-        # they end (counted in decode steps), and where in a block of the KV cache they stand.
-        self._decoding = 0
+        # Sequences that decode, by what matters of them besides their number: the tokens that they
+        # read, when they end (in decode steps), and where in a block of the KV cache they stand.
         self._context = 0
-        self._steps = 0
         self._ends: list[tuple[int, int, Sequence]] = []
         self._residues = [0] * BLOCK_TOKENS
 
@@ -160,7 +161,7 @@ class Engine:
         """Decide about the next iteration; None if nobody may be served now."""
         self._prefills.clear()
         made_room = self._make_room(now_s)
-        budget = self.limits.max_num_batched_tokens - self._decoding
+        budget = self.limits.max_num_batched_tokens - self.decoding_count
         if self._chunk is not None and budget > 0:
             tokens = min(self._chunk.tokens - self._chunk.computed, budget)
             self._prefills.append((self._chunk, tokens))
@@ -168,20 +169,20 @@ class Engine:
         if self._waiting and not made_room:
             self._admit(budget, now_s)
         if not self._prefills:
-            return self._decode_work() if self._decoding else None
+            return self._decode_work() if self.decoding_count else None
         return Work(self._batch(), 1)
 
     def end(self, steps: int, now_s: float) -> Ended:
         """Count ``steps`` iterations of what was begun (at most as many as ``begin`` said)."""
         ended = Ended()
-        if self._decoding:
+        if self.decoding_count:
             self._decode(steps)
         for sequence, tokens in self._prefills:
             sequence.computed += tokens
             if sequence.computed == sequence.tokens:
                 self._prompt_done(sequence, ended)
         self._prefills.clear()
-        while (last := self._next_end()) is not None and last[0] == self._steps:
+        while (last := self._next_end()) is not None and last[0] == self.steps:
             self._leave(last[2])
             ended.finished.append(last[2])
         if self.policy.counts_tokens:
@@ -196,21 +197,21 @@ class Engine:
         """How many tokens a sequence has got so far."""
         if sequence.offset is None:
             return sequence.generated
-        return sequence.offset + self._steps - sequence.prompt_tokens + 1
+        return sequence.offset + self.steps - sequence.prompt_tokens + 1
 
     def _decode_work(self) -> Work:
         last = self._next_end()
         assert last is not None  # noqa: S101  (somebody decodes)
-        steps = last[0] - self._steps
+        steps = last[0] - self.steps
         if self._blocks_needed(steps) > self.free_blocks:
-            steps = self.free_blocks // self._decoding * BLOCK_TOKENS
+            steps = self.free_blocks // self.decoding_count * BLOCK_TOKENS
             while self._blocks_needed(steps + 1) <= self.free_blocks:
                 steps += 1
-        return Work(Batch(0, self._decoding, self._decoding, self._context), steps)
+        return Work(Batch(0, self.decoding_count, self.decoding_count, self._context), steps)
 
     def _batch(self) -> Batch:
         prompt = starts = 0
-        sampled = self._decoding
+        sampled = self.decoding_count
         pairs = 0.0
         for sequence, tokens in self._prefills:
             start = sequence.computed
@@ -218,7 +219,7 @@ class Engine:
             starts += start
             pairs += tokens * (start + tokens / 2)
             sampled += start + tokens == sequence.tokens
-        return Batch(prompt, self._decoding, sampled, self._context, starts, pairs)
+        return Batch(prompt, self.decoding_count, sampled, self._context, starts, pairs)
 
     def _admit(self, budget: int, now_s: float) -> None:
         policy = self.policy
@@ -256,8 +257,8 @@ class Engine:
             self._leave(sequence)
             ended.finished.append(sequence)
             return
-        offset = sequence.offset = sequence.computed - self._steps
-        self._decoding += 1
+        offset = sequence.offset = sequence.computed - self.steps
+        self.decoding_count += 1
         self._context += sequence.computed
         self._residues[offset % BLOCK_TOKENS] += 1
         last = sequence.max_output_tokens - 1 + sequence.prompt_tokens - offset
@@ -265,15 +266,15 @@ class Engine:
 
     def _decode(self, steps: int) -> None:
         self.free_blocks -= self._blocks_needed(steps)
-        self._context += self._decoding * steps
-        self._steps += steps
+        self._context += self.decoding_count * steps
+        self.steps += steps
 
     def _blocks_needed(self, steps: int) -> int:
         """New blocks that the decoding sequences take in the next ``steps`` iterations."""
         whole, rest = divmod(steps, BLOCK_TOKENS)
-        first = self._steps
+        first = self.steps
         part = sum(self._residues[-(first + i) % BLOCK_TOKENS] for i in range(rest))
-        return whole * self._decoding + part
+        return whole * self.decoding_count + part
 
     def _next_end(self) -> tuple[int, int, Sequence] | None:
         """When the next decoding sequence ends, in decode steps; those that left are forgotten."""
@@ -285,7 +286,7 @@ class Engine:
     def _make_room(self, now_s: float) -> bool:
         """Preempt the newest until all that decode have room for one token more."""
         preempted = False
-        while self._residues[-self._steps % BLOCK_TOKENS] > self.free_blocks:
+        while self._residues[-self.steps % BLOCK_TOKENS] > self.free_blocks:
             self._preempt(next(reversed(self.running)), now_s)
             preempted = True
         return preempted
@@ -306,10 +307,10 @@ class Engine:
         if self._prefills:
             self._prefills = [each for each in self._prefills if each[0] is not sequence]
         if sequence.offset is not None:
-            sequence.computed = sequence.offset + self._steps
+            sequence.computed = sequence.offset + self.steps
             sequence.generated = self.produced(sequence)
             sequence.blocks = blocks_for(sequence.computed)
-            self._decoding -= 1
+            self.decoding_count -= 1
             self._context -= sequence.computed
             self._residues[sequence.offset % BLOCK_TOKENS] -= 1
             sequence.offset = None

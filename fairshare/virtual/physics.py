@@ -8,7 +8,7 @@ bandwidth. The formulas and where each constant comes from: ``docs/virtual-gpu.m
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:  # the stand-in tools read the board without any site-packages
@@ -113,15 +113,28 @@ class Costs:
 
     def demand(self, batch: Batch) -> Demand:
         """What one iteration of ``batch`` demands."""
+        return Demand(*self.parts(batch), self.host_s)
+
+    def parts(self, batch: Batch) -> tuple[float, float, float]:
+        """Seconds of compute, memory traffic and latency of one iteration of ``batch``."""
         tokens = batch.prompt_tokens + batch.decoding
-        return Demand(
-            compute_s=self.token_s * tokens
-            + self.sample_s * batch.sampled
-            + self.pair_s * (batch.chunk_pairs + batch.decode_context),
-            memory_s=self.weights_s
-            + self.kv_s * (batch.decode_context + batch.chunk_starts + tokens),
-            latency_s=self.latency_s,
-            host_s=self.host_s,
+        pairs = batch.chunk_pairs + batch.decode_context
+        read = batch.decode_context + batch.chunk_starts + tokens
+        return (
+            self.token_s * tokens + self.sample_s * batch.sampled + self.pair_s * pairs,
+            self.weights_s + self.kv_s * read,
+            self.latency_s,
+        )
+
+    def within(self, sm_share: float, bandwidth_share: float) -> Costs:
+        """The same in seconds of a partition that has these parts of the device."""
+        return replace(
+            self,
+            token_s=self.token_s / sm_share,
+            sample_s=self.sample_s / sm_share,
+            pair_s=self.pair_s / sm_share,
+            weights_s=self.weights_s / bandwidth_share,
+            kv_s=self.kv_s / bandwidth_share,
         )
 
 

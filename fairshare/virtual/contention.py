@@ -1,0 +1,295 @@
+"""Who computes on one partition in virtual time, and how fast each of them gets on.
+
+Members run courses (iterations that are alike). How fast a course goes depends on who else runs,
+by the rules of :mod:`fairshare.virtual.rules`, and changes whenever one of them begins another.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fairshare.virtual.clock import Clock
+from fairshare.virtual.course import Course
+from fairshare.virtual.rules import Neighbour, Rule, SharingKind
+
+Floats = NDArray[np.float64]
+
+
+class Partition(Protocol):
+    """Where members run courses; each is told when its course ends."""
+
+    def join(self, on_end: Callable[[], None], rule: Rule, sm_share: float) -> int:
+        """A new member, by number."""
+        ...
+
+    def start(self, member: int, course: Course) -> None:
+        """Run a course from now on."""
+        ...
+
+    def cut(self, member: int) -> None:
+        """End the member's course with the iteration that is under way."""
+        ...
+
+    def idle(self, member: int) -> None:
+        """The member has nothing to compute."""
+        ...
+
+    def times(self, member: int, ends: Floats) -> Floats:
+        """When the iterations of a course that has just ended did end."""
+        ...
+
+
+class Alone:
+    """Nobody else: one engine on a device or a MIG instance of its own."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._course: Course | None = None
+        self._start_s = 0.0
+        self._version = 0
+
+    def join(self, on_end: Callable[[], None], rule: Rule, sm_share: float) -> int:
+        """The only member."""
+        self._on_end = on_end
+        return 0
+
+    def start(self, member: int, course: Course) -> None:
+        """Run a course from now on."""
+        self._course = course
+        self._start_s = self._clock.now_s
+        self._schedule(course)
+
+    def cut(self, member: int) -> None:
+        """End the course with the iteration that is under way."""
+        course = self._course
+        if course is None or course.steps == 1:
+            return
+        steps = course.boundary(self._clock.now_s - self._start_s)
+        if steps < course.steps:
+            course.steps = steps
+            self._schedule(course)
+
+    def idle(self, member: int) -> None:
+        """Nothing to compute."""
+        self._course = None
+
+    def times(self, member: int, ends: Floats) -> Floats:
+        """When the iterations of the course that has just ended did end."""
+        return self._start_s + ends
+
+    def _schedule(self, course: Course) -> None:
+        self._version += 1
+        self._clock.at(self._start_s + course.after(course.steps), self._end, self._version)
+
+    def _end(self, version: int) -> None:
+        if version == self._version:
+            self._on_end()
+
+
+class TimeSlices:
+    """The driver's time slices between engines that are never held up by their hosts.
+
+    All that run get on at the same speed, so that one common clock of progress is enough: it is
+    advanced when their number changes, and each course has a fixed end on it.
+    """
+
+    def __init__(self, clock: Clock, tax: float) -> None:
+        self._clock = clock
+        self._tax = tax
+        self._on_end: list[Callable[[], None]] = []
+        self._courses: list[Course | None] = []
+        self._starts: list[float] = []  # on the common clock
+        self._versions: list[int] = []
+        self._ends: list[tuple[float, int, int]] = []  # on the common clock; member, its version
+        self._running = 0
+        self._bends_s, self._bends = [0.0], [0.0]  # times, and the common clock's then
+        self._asked = 0
+
+    def join(self, on_end: Callable[[], None], rule: Rule, sm_share: float) -> int:
+        """A new member."""
+        self._on_end.append(on_end)
+        self._courses.append(None)
+        self._starts.append(0.0)
+        self._versions.append(0)
+        return len(self._on_end) - 1
+
+    def start(self, member: int, course: Course) -> None:
+        """Run a course from now on."""
+        if self._courses[member] is None:
+            self._count(1)
+        self._courses[member] = course
+        self._starts[member] = self._progress()
+        self._push(member, course)
+
+    def cut(self, member: int) -> None:
+        """End the member's course with the iteration that is under way."""
+        course = self._courses[member]
+        if course is None or course.steps == 1:
+            return
+        steps = course.boundary(self._progress() - self._starts[member])
+        if steps < course.steps:
+            course.steps = steps
+            self._push(member, course)
+
+    def idle(self, member: int) -> None:
+        """The member has nothing to compute."""
+        if self._courses[member] is not None:
+            self._courses[member] = None
+            self._count(-1)
+            self._schedule()
+
+    def times(self, member: int, ends: Floats) -> Floats:
+        """When the iterations of a course that has just ended did end."""
+        start = self._starts[member]
+        first = bisect_right(self._bends, start) - 1
+        bends = [*self._bends[first:], self._progress()]
+        times = [*self._bends_s[first:], self._clock.now_s]
+        found: Floats = np.interp(start + ends, bends, times)
+        return found
+
+    def _pace(self) -> float:
+        """Seconds for one second of progress."""
+        return self._running * self._tax if self._running > 1 else 1.0
+
+    def _progress(self) -> float:
+        return self._bends[-1] + (self._clock.now_s - self._bends_s[-1]) / self._pace()
+
+    def _count(self, change: int) -> None:
+        progress = self._progress()
+        self._bends.append(progress)
+        self._bends_s.append(self._clock.now_s)
+        self._running += change
+
+    def _push(self, member: int, course: Course) -> None:
+        self._versions[member] += 1
+        end = self._starts[member] + course.after(course.steps)
+        heappush(self._ends, (end, member, self._versions[member]))
+        self._schedule()
+
+    def _schedule(self) -> None:
+        ends = self._ends
+        while ends and self._versions[ends[0][1]] != ends[0][2]:
+            heappop(ends)
+        if ends:
+            self._asked += 1
+            left = max(0.0, ends[0][0] - self._progress())
+            self._clock.at(self._clock.now_s + left * self._pace(), self._end, self._asked)
+
+    def _end(self, asked: int) -> None:
+        if asked == self._asked:
+            member = heappop(self._ends)[1]
+            self._versions[member] += 1
+            self._on_end[member]()
+
+
+@dataclass(slots=True)
+class _Member:
+    on_end: Callable[[], None]
+    rule: Rule
+    sm_share: float
+    course: Course | None = None
+    done: float = 0.0  # seconds of the course, as it would go alone
+    pace: float = 1.0  # seconds for one of those
+    bends: list[float] = field(default_factory=list)
+    bends_s: list[float] = field(default_factory=list)
+
+
+class Contended:
+    """Engines that each get on at a speed of their own: MPS clients, or held up by their hosts.
+
+    The speed follows from what the middle iterations of all courses demand, and is found anew when
+    one of them begins another course.
+    """
+
+    def __init__(self, clock: Clock, kind: SharingKind) -> None:
+        self._clock = clock
+        self._kind = kind
+        self._members: list[_Member] = []
+        self._synced_s = 0.0
+        self._asked = 0
+
+    def join(self, on_end: Callable[[], None], rule: Rule, sm_share: float) -> int:
+        """A new member."""
+        self._members.append(_Member(on_end, rule, sm_share))
+        return len(self._members) - 1
+
+    def start(self, member: int, course: Course) -> None:
+        """Run a course from now on."""
+        self._sync()
+        one = self._members[member]
+        one.course, one.done = course, 0.0
+        one.bends, one.bends_s = [], []
+        self._repace()
+
+    def cut(self, member: int) -> None:
+        """End the member's course with the iteration that is under way."""
+        course = self._members[member].course
+        if course is None or course.steps == 1:
+            return
+        self._sync()
+        steps = course.boundary(self._members[member].done)
+        if steps < course.steps:
+            course.steps = steps
+            self._schedule()
+
+    def idle(self, member: int) -> None:
+        """The member has nothing to compute."""
+        if self._members[member].course is not None:
+            self._sync()
+            self._members[member].course = None
+            self._repace()
+
+    def times(self, member: int, ends: Floats) -> Floats:
+        """When the iterations of a course that has just ended did end."""
+        one = self._members[member]
+        found: Floats = np.interp(
+            ends, [*one.bends, float(ends[-1])], [*one.bends_s, self._clock.now_s]
+        )
+        return found
+
+    def _sync(self) -> None:
+        passed = self._clock.now_s - self._synced_s
+        if passed > 0:
+            for one in self._members:
+                if one.course is not None:
+                    one.done += passed / one.pace
+        self._synced_s = self._clock.now_s
+
+    def _repace(self) -> None:
+        busy = [one for one in self._members if one.course is not None]
+        for one in busy:
+            assert one.course is not None  # noqa: S101  (see above)
+            others = [self._seen(other) for other in busy if other is not one]
+            one.pace = one.rule.step_s(one.course.middle, others) / one.course.middle_s
+            one.bends.append(one.done)
+            one.bends_s.append(self._clock.now_s)
+        self._schedule()
+
+    def _seen(self, other: _Member) -> Neighbour:
+        assert other.course is not None  # noqa: S101  (only those that run are seen)
+        step_s = other.course.middle_s * other.pace
+        return Neighbour(self._kind, other.course.middle, step_s, other.sm_share)
+
+    def _schedule(self) -> None:
+        next_s = None
+        for number, one in enumerate(self._members):
+            if one.course is not None:
+                left = max(0.0, one.course.after(one.course.steps) - one.done)
+                end_s = self._clock.now_s + left * one.pace
+                if next_s is None or end_s < next_s:
+                    next_s, first = end_s, number
+        if next_s is not None:
+            self._asked += 1
+            self._clock.at(next_s, self._end, (self._asked, first))
+
+    def _end(self, asked: tuple[int, int]) -> None:
+        if asked[0] == self._asked:
+            self._sync()
+            self._members[asked[1]].on_end()
