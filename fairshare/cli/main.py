@@ -21,6 +21,7 @@ COMMANDS = {
     "matrix": ("sweeps", "Run scenarios x modes x concurrencies and report the differences."),
     "run": ("sweeps", "Run a single cell, or rerun one of a result folder."),
     "plan": ("sweeps", "Show what matrix would do, command by command, and how long it takes."),
+    "predict": ("predict", "Predict what matrix would show, in seconds and without a GPU."),
     "analyze": ("results", "Rebuild the summary of a result folder from its raw records."),
     "plot": ("results", "Rebuild the figures of a result folder."),
     "report": ("results", "Rebuild the HTML report of a result folder."),

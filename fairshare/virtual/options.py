@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from fairshare.virtual.memory import DEFAULT_UTILIZATION
 from fairshare.virtual.physics import PUBLISHED
+
+MODULE = "fairshare.virtual.server"  # what a command line runs to start one
 
 
 def parser() -> argparse.ArgumentParser:
@@ -26,6 +29,13 @@ def parser() -> argparse.ArgumentParser:
     add("--max-model-len", type=_positive, help="longest prompt plus answer, in tokens")
     add("--max-num-seqs", type=_positive, default=256)
     add("--max-num-batched-tokens", type=_positive, default=2048)
+    add(
+        "--scheduling-policy",
+        choices=("fcfs", "priority"),
+        default="fcfs",
+        help="whether requests' priorities decide; FAIRSHARE_SCHEDULER in the environment asks for "
+        "a policy of fairshare's (docs/schedulers.md)",
+    )
     add("--kv-cache-memory-bytes", type=_positive, help="KV cache, in place of a utilization")
     add(
         "--gpu-memory-utilization",
@@ -40,6 +50,13 @@ def parser() -> argparse.ArgumentParser:
         help="seconds between a request's receipt and its arrival at the engine",
     )
     return made
+
+
+def options_in(argv: Sequence[str]) -> argparse.Namespace | None:
+    """The options in a server's whole command line; None if it starts another program."""
+    if MODULE not in argv:
+        return None
+    return parser().parse_args(argv[argv.index(MODULE) + 1 :])
 
 
 def _positive(text: str) -> int:
