@@ -99,6 +99,8 @@ class _Desk:
         kind = RequestOutputKind.DELTA if asked.pop("stream") else RequestOutputKind.FINAL_ONLY
         priority = asked.pop("priority", 0)
         sampling = {name: asked.pop(name) for name in _SAMPLING if name in asked}
+        if "vllm_xargs" in asked:  # whose it is, for a fair scheduler
+            sampling["extra_args"] = asked.pop("vllm_xargs")
         if unknown := asked.keys() - set(_IDLE):
             raise ValueError(f"without HTTP there is no {', '.join(sorted(unknown))}")
         return self._engine.generate(
@@ -173,7 +175,11 @@ class _Told:
             self._prompt_tokens = len(output.prompt_token_ids)
         if self._cached_tokens is None:
             self._cached_tokens = output.num_cached_tokens
-        told = {"token_ids": list(choice.token_ids), "finish_reason": choice.finish_reason}
+        told = {
+            "token_ids": list(choice.token_ids),
+            "finish_reason": choice.finish_reason,
+            "stop_reason": choice.stop_reason,
+        }
         usage = {
             "prompt_tokens": self._prompt_tokens,
             "completion_tokens": self._output_tokens,

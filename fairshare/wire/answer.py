@@ -23,7 +23,8 @@ class Answer:
     ``output_tokens`` is the server's own count (usage), the last it gave; ``counted`` says that it
     came with the finish reason or after it, so that it is final; ``done`` that the protocol's end
     was seen (``[DONE]``, or the details that end a TGI stream). ``empty_chunks`` are those of a
-    stream that carried no token: a role, a finish reason, text that is empty.
+    stream that carried no token: a role, a finish reason, text that is empty. ``throttled`` is why
+    a fair scheduler inside the server ended it.
     """
 
     finish_reason: str | None = None
@@ -34,6 +35,7 @@ class Answer:
     empty_chunks: int = 0
     error: str | None = None
     done: bool = False
+    throttled: str | None = None
 
     def failure(self) -> tuple[ErrorKind, str] | None:
         """Why this is not a complete, correct answer; None if it is one.
@@ -44,7 +46,8 @@ class Answer:
         if self.error is not None:
             return ErrorKind.SERVER_ERROR, self.error
         if self.finish_reason == "abort":
-            return ErrorKind.ABORTED, "the server aborted the request"
+            aborted = ErrorKind.ABORTED, "the server aborted the request"
+            return aborted if self.throttled is None else (ErrorKind.THROTTLED, self.throttled)
         if self.finish_reason is None:
             return ErrorKind.INCOMPLETE, "the answer ended without a finish reason"
         if self.finish_reason not in GOOD_FINISHES:

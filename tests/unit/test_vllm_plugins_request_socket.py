@@ -60,7 +60,11 @@ class Engine:
                 num_cached_tokens=2 if first else 0,
                 finished=last,
                 outputs=[
-                    SimpleNamespace(token_ids=tokens, finish_reason="length" if last else None)
+                    SimpleNamespace(
+                        token_ids=tokens,
+                        finish_reason="length" if last else None,
+                        stop_reason=None,
+                    )
                 ],
             )
             if self.fails is not None:
@@ -137,12 +141,16 @@ async def test_records_have_the_engines_own_times_and_counts(
 
 
 async def test_the_engine_is_asked_what_the_server_would_ask(path: str) -> None:
-    """The request's sampling goes over the model's defaults; ids and priority go as given."""
+    """The request's sampling goes over the model's defaults; ids, priority and labels as given."""
     engine, to = Engine(), target(path)
     async with client(engine, path) as transport:
         await ask(transport, to)
         whole = replace(
-            to, stream=False, sampling=Sampling(ignore_eos=False, top_p=0.9), priority=-3
+            to,
+            stream=False,
+            sampling=Sampling(ignore_eos=False, top_p=0.9),
+            priority=-3,
+            labelled=True,
         )
         await ask(transport, whole)
     (prompt, sampling, priority), (_, other, urgent) = engine.asked
@@ -153,6 +161,7 @@ async def test_the_engine_is_asked_what_the_server_would_ask(path: str) -> None:
     }  # fmt: skip
     assert (other["top_p"], other["output_kind"]) == (0.9, "final")
     assert "ignore_eos" not in other
+    assert other["extra_args"] == {"tenant": "a"}
     assert (priority, urgent) == (0, -3)
 
 

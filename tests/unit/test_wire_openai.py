@@ -153,6 +153,18 @@ def test_abort_is_a_failure() -> None:
     assert failure[0] is ErrorKind.ABORTED
 
 
+def test_what_a_fair_scheduler_refused_is_throttled() -> None:
+    """It is no fault of the server: the stop reason tells it from other aborts, in either form."""
+    refused = {"text": "", "finish_reason": "abort", "stop_reason": "throttled: too many"}
+    reader, _ = read(chunk(refused), b"[DONE]")
+    assert reader.answer.failure() == (ErrorKind.THROTTLED, "throttled: too many")
+    reader = OpenAiReader()
+    reader.whole(chunk(refused))
+    assert reader.answer.failure() == (ErrorKind.THROTTLED, "throttled: too many")
+    reader, _ = read(chunk(refused | {"finish_reason": "stop"}, used(1)), b"[DONE]")
+    assert reader.answer.failure() is None
+
+
 @pytest.mark.parametrize(
     ("events", "kind"),
     [
