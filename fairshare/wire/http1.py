@@ -190,7 +190,8 @@ class Http1Response:
 
     def _walk_chunks(self, data: bytes, found: list[bytes]) -> None:
         self._kept = b""
-        at, size = 0, len(data)
+        at = _take_whole_chunks(data, found) if self._next is _Next.SIZE else 0
+        size = len(data)
         while at < size:
             if self._next is _Next.SIZE:
                 end = data.find(b"\r\n", at, at + MAX_LINE_BYTES)
@@ -243,6 +244,26 @@ class Http1Response:
         if len(data) >= limit:
             raise HttpError(f"{what} of more than {limit} bytes: {_shown(data)}")
         self._kept = data
+
+
+def _take_whole_chunks(data: bytes, found: list[bytes]) -> int:
+    """Put the first chunks into ``found``, as long as they are whole and plainly written.
+
+    Returns where they end: the rest is for slower eyes.
+    """
+    at = 0
+    while (end := data.find(b"\r\n", at, at + 18)) > 0:
+        line = data[at:end]
+        try:
+            length = int(line, 16)
+        except ValueError:
+            break
+        stop = end + 2 + length
+        if length <= 0 or line != b"%x" % length or data[stop : stop + 2] != b"\r\n":
+            break
+        found.append(data[end + 2 : stop])
+        at = stop + 2
+    return at
 
 
 def _check_beginning(data: bytes) -> None:

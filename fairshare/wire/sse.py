@@ -84,7 +84,9 @@ class SseSplitter:
 
     def _events(self, block: bytes) -> list[bytes]:
         found: list[bytes] = []
-        for event in block.split(b"\n\n"):
+        lines = block.split(b"\n")
+        # Nearly always every other line is empty; to split at one byte is faster than at two.
+        for event in block.split(b"\n\n") if any(lines[1::2]) else lines[::2]:
             if len(event) > self._max:
                 self._too_long = True
                 break
