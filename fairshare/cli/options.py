@@ -221,8 +221,8 @@ def policy_flags(command: F) -> F:
             click.option(
                 "--gateway-window",
                 type=click.IntRange(1, 100_000),
-                help="Requests that a gateway lets the server have at once (default: as many as "
-                "the engine runs at once).",
+                help="Requests that a gateway lets the server have at once (default: an eighth "
+                "more than the engine runs at once).",
             ),
         ]
     ):

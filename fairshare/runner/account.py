@@ -35,9 +35,13 @@ class Account:
             self.errors[record.tenant][f"{record.error.value}: {text[0] if text else ''}"] += 1
 
     def failure(self, tenants: list[str]) -> str | None:
-        """Why the cell says nothing about some tenant, where that is somebody's fault."""
+        """Why the cell says nothing about some tenant, where that is somebody's fault.
+
+        That a policy lets nothing of a tenant through is a finding, and no fault.
+        """
         for tenant in tenants:
-            if self.sent[tenant] and not self.succeeded[tenant]:
+            throttled = all(kind.startswith(ErrorKind.THROTTLED) for kind in self.errors[tenant])
+            if self.sent[tenant] and not self.succeeded[tenant] and not throttled:
                 kinds = "; ".join(
                     f"{count} x {kind}"
                     for kind, count in self.errors[tenant].most_common(_ERROR_TEXTS)

@@ -18,7 +18,7 @@ from fairshare.serving.server import Server
 from fairshare.sharing.plan import PartitionPlan
 from fairshare.spec.launcher import Engine, Launcher
 from fairshare.spec.scenario import Api, Tenant, Timing
-from fairshare.spec.workload import ClosedLoop
+from fairshare.spec.workload import ClosedLoop, SharedTraceArrivals, TraceArrivals
 from fairshare.virtual.tokens import VirtualTokenizer
 from fairshare.workload.contents import Adjustments
 from fairshare.workload.prompts import Vocabulary, load_vocabulary
@@ -42,7 +42,7 @@ def cell_loads(
         launcher, model = settings.launcher, settings.models[models[tenant.name]]
         server = fleet.server_of(tenant.name)
         target = _target(tenant, server, launcher, settings.matrix.transport)
-        target.labelled = cell.scheduler.place is Scheduling.ENGINE
+        target.labelled = _labelled(tenant, cell)
         if gateway is not None:
             target.base_url, target.api_key = gateway.base_url, gateway.keys[tenant.name]
         adjustments = Adjustments()
@@ -100,6 +100,16 @@ def _target(tenant: Tenant, server: Server, launcher: Launcher, transport: Trans
         stall_s=STALL_S,
         priority=tenant.priority,
     )
+
+
+def _labelled(tenant: Tenant, cell: PlannedCell) -> bool:
+    """Whether bodies say whose they are, and of what: a gateway knows the tenant by its key."""
+    if cell.scheduler.place is Scheduling.ENGINE:
+        return True
+    chains = tenant.interaction is not None or isinstance(
+        tenant.arrival, TraceArrivals | SharedTraceArrivals
+    )
+    return cell.scheduler.behind_gateway and chains and tenant.api is not Api.TGI
 
 
 def _requests_url(server: Server, transport: TransportKind) -> str:

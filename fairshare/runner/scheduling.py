@@ -127,12 +127,15 @@ def _check_tenant(tenant: Tenant, launcher: Launcher, places: set[Scheduling | N
 
 
 def gateway_window(launcher: Launcher, scheduler: Scheduler) -> int | None:
-    """As many requests as the engine runs at once, so that none waits where no policy sees it.
+    """As many requests as the engine runs at once, and an eighth more that are at hand there.
 
-    With priorities twice as many: what the engine is to put in order must be there. None: what the
-    engine runs at once is not stated, and the gateway finds a window by the server's metrics.
+    Without those a place in the batch stays empty until the gateway has heard of it; they are
+    served in the engine's own order, so there are few. With priorities there are as many as run:
+    what the engine is to put in order must be there. None: what the engine runs at once is not
+    stated, and the gateway finds a window by the server's metrics.
     """
     running = launcher.args.get("max_num_seqs")
     if not isinstance(running, int) or isinstance(running, bool) or running < 1:
         return None
-    return 2 * running if scheduler.place is Scheduling.PRIORITY else running
+    at_hand = running if scheduler.place is Scheduling.PRIORITY else -(-running // 8)
+    return running + at_hand

@@ -20,7 +20,7 @@ from fairshare.processes.labelled import spawned
 from fairshare.processes.scope import RunScope, Watched, run_scope
 from fairshare.records import CellResult, CellStatus, mode_label
 from fairshare.results.files import writing
-from fairshare.results.layout import SERVERS
+from fairshare.results.layout import SCHEDULING, SERVERS
 from fairshare.results.store import ResultStore
 from fairshare.results.writer import CellWriter
 from fairshare.runner.cell import CellContext, blank_result, run_cell
@@ -229,6 +229,7 @@ class Sweep:
             raise
         with writing(writer.dir):
             logs.copy_new(writer.dir / SERVERS)
+            logs.copy_decisions(context.fleet, writer.dir / SCHEDULING)
         self._close(writer, result)
 
     def _close(self, writer: CellWriter, result: CellResult) -> None:
@@ -318,5 +319,21 @@ class _ServerLogs:
                 continue
             with path.open("rb") as source, (target / path.name).open("wb") as copy:
                 source.seek(self._seen.get(path, 0))
+                shutil.copyfileobj(source, copy)
+                self._seen[path] = source.tell()
+
+    def copy_decisions(self, running: Fleet, target: Path) -> None:
+        """What the scheduler inside the engine decided since the cell before, with its first line.
+
+        There is one where there is one server for all tenants.
+        """
+        for server in running.servers.values():
+            path = server.engine_decisions
+            if path is None or not path.exists():
+                continue
+            with path.open("rb") as source, target.open("wb") as copy:
+                if (begun := self._seen.get(path, 0)) > 0:
+                    copy.write(source.readline())
+                    source.seek(begun)
                 shutil.copyfileobj(source, copy)
                 self._seen[path] = source.tell()

@@ -28,8 +28,8 @@ class Matrix(Spec):
     """Where the policies decide: gateway, engine, priority. Empty: in a gateway, but first come,
     first served alone needs none."""
     gateway_window: int | None = Field(None, ge=1, le=100_000)
-    """Requests that a gateway lets the server have at once; without it, as many as the engine
-    runs at once (max_num_seqs), twice as many with priorities."""
+    """Requests that a gateway lets the server have at once; without it, as many as the engine runs
+    at once (max_num_seqs) and an eighth more, or twice as many with priorities."""
     concurrency: list[int] = []
     """Requests in flight per closed-loop tenant; empty: the scenario's own numbers."""
     load_scale: list[PositiveFloat] = Field([1.0], min_length=1)

@@ -14,6 +14,7 @@ import orjson
 
 from fairshare.virtual.requests import ParsedRequest
 from fairshare.virtual.tokens import Answer, token_text
+from fairshare.wire.openai import THROTTLED
 
 _DONE = b"data: [DONE]\n\n"
 
@@ -64,6 +65,13 @@ class AnswerWriter:
         if first and request.chat:
             event = self._role_event() + event
         return event if self.finish_reason is None else event + self._ending()
+
+    def refused(self, reason: str) -> bytes:
+        """The only event of a stream that the scheduler ends at once, as vLLM's plugin has it."""
+        choice = {"index": 0, "finish_reason": "abort", "stop_reason": THROTTLED + reason}
+        empty: dict[str, Any] = {"delta": {}} if self.request.chat else {"text": ""}
+        told = {**self._head, "choices": [choice | empty]}
+        return b"data: " + orjson.dumps(told) + b"\n\n" + _DONE
 
     def whole(self) -> bytes:
         """The body of an answer that is not streamed."""

@@ -21,6 +21,7 @@ from fairshare.virtual.engine import Sequence
 from fairshare.virtual.gauges import Counters, exposition
 from fairshare.virtual.realtime import RealTimeEngine, Step
 from fairshare.virtual.requests import RequestError, Served, parse_request
+from fairshare.virtual.scheduling import sequence_of
 
 _MAX_BODY_BYTES = 64 * 1024 * 1024
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -124,7 +125,9 @@ class Frontend:
         except RequestError as error:
             return web.json_response(error.body, status=error.status)
         writer = AnswerWriter(parsed, self.served.model_name, self.served.vocab_size)
-        sequence = Sequence(writer.id, "", len(parsed.prompt), parsed.max_tokens, time.monotonic())
+        sequence = sequence_of(
+            writer.id, len(parsed.prompt), parsed.max_tokens, body, time.monotonic()
+        )
         entry = _Open(writer, sequence)
         if not parsed.stream:
             await self._answered(entry)
@@ -138,10 +141,8 @@ class Frontend:
         await response.prepare(request)
         entry.transport = request.transport
         await self._answered(entry)
-        if entry.refusal is not None:  # the status has been sent: an error in the stream, as vLLM's
-            await response.write(
-                b"data: %b\n\ndata: [DONE]\n\n" % orjson.dumps(_refusal(entry.refusal).body)
-            )
+        if entry.refusal is not None:  # the status has been sent
+            await response.write(writer.refused(entry.refusal.reason))
         await response.write_eof()
         return response
 

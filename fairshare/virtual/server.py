@@ -28,6 +28,7 @@ from fairshare.virtual.options import parser
 from fairshare.virtual.physics import Costs
 from fairshare.virtual.realtime import RealTimeEngine
 from fairshare.virtual.requests import Served
+from fairshare.virtual.scheduling import policy_of
 from fairshare.virtual.share import NoDeviceError, ProcessShare, find_share
 
 _CLAIM_TRIES = 3
@@ -59,6 +60,8 @@ def main(argv: list[str] | None = None) -> int:
         _log("ERROR", f"RuntimeError: {error}")
     except FairshareError as error:
         _log("ERROR", f"ValueError: {error.message}" + (f" ({error.hint})" if error.hint else ""))
+    except ValueError as error:
+        _log("ERROR", f"ValueError: {error}")
     except OSError as error:
         _log("ERROR", f"OSError: {error}")
     except StartError as error:
@@ -92,7 +95,7 @@ async def _serve(options: argparse.Namespace, claim: _Claim) -> int:
     )
     limits = Limits(options.max_num_seqs, options.max_num_batched_tokens, claim.memory.kv_blocks)
     realtime = RealTimeEngine(
-        Engine(limits),
+        Engine(limits, policy_of(options.scheduling_policy, os.environ)),
         Costs.of(share.gpu, model, eager=options.enforce_eager),
         share.rule(),
         share.partition,
