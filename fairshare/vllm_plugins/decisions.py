@@ -10,6 +10,7 @@ few; ``counters`` lines have them however many there are. The first line is ``op
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +21,9 @@ from fairshare.scheduling.policy import Request
 FEW_TENANTS = 32
 _FLUSH_S = 0.5
 
+_log = logging.getLogger("vllm.fairshare")
+
+Line = dict[str, Any]
 Counters = Callable[[], Mapping[str, float]]
 
 
@@ -40,55 +44,70 @@ class Decisions:
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
             self._file = os.open(path, flags, 0o600)
         self._counters = counters
-        self._lines: list[dict[str, Any]] = []
+        self._lines: list[Line] = []
+        self._many = False  # tenants; they seldom become few again
         self._flushed_ns = 0
 
     def opened(self, **facts: Any) -> None:
         """The first line: what decides from now on."""
-        self._add("opened", facts)
+        if self._file is not None:
+            self.keep({"event": "opened", "time_ns": time.monotonic_ns(), **facts})
 
     def tell(self, event: str, request: Request, waiting: int, **more: Any) -> None:
         """A decision about one request."""
+        self.keep(self.made(event, request, waiting, **more))
+
+    def made(self, event: str, request: Request, waiting: int, **more: Any) -> Line | None:
+        """The line of a decision that may yet be taken back; None where nothing is kept."""
         if self._file is None:
-            return
-        told = {
+            return None
+        return {
+            "event": event,
+            "time_ns": time.monotonic_ns(),
             "id": request.id,
             "tenant": request.tenant,
             "prompt_tokens": request.prompt_tokens,
             "output_tokens": request.produced,
             "waiting": waiting,
+            **more,
         }
-        self._add(event, told | more)
 
-    def admitted(self, request: Request, waiting: int) -> None:
-        """A request runs now, and was charged."""
-        if self._file is None:
-            return
-        counters = self._counters()
-        more = {"counters": dict(counters)} if len(counters) <= FEW_TENANTS else {}
-        self.tell("admitted", request, waiting, **more)
+    def admission(self, request: Request, waiting: int) -> Line | None:
+        """The line of a request that was taken, with what it made of the counters."""
+        if self._file is None or self._many:
+            return self.made("admitted", request, waiting)
+        counters = dict(self._counters())
+        self._many = len(counters) > FEW_TENANTS
+        return self.made("admitted", request, waiting, counters=counters)
+
+    def keep(self, line: Line | None) -> None:
+        """A line that stands."""
+        if line is not None:
+            self._lines.append(line)
 
     def flush(self, *, idle: bool) -> None:
         """The end of a step; ``idle`` if none follows by itself. Cheap, most of the time."""
         due = idle or time.monotonic_ns() - self._flushed_ns > _FLUSH_S * 1e9
         if self._file is None or not self._lines or not due:
             return
-        self._add("counters", {"counters": dict(self._counters())})
+        now_ns = time.monotonic_ns()
+        self.keep({"event": "counters", "time_ns": now_ns, "counters": dict(self._counters())})
         text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in self._lines)
         self._lines.clear()
-        self._flushed_ns = time.monotonic_ns()
-        _write(self._file, text.encode())
-
-    def close(self) -> None:
-        """Write what is left. Idempotent."""
-        if self._file is not None:
-            self.flush(idle=True)
+        self._flushed_ns = now_ns
+        try:
+            _write(self._file, text.encode())
+        except OSError as error:  # a full disk is no reason to serve nobody
+            _log.warning("fairshare: decisions are no longer written: %s", error)
             os.close(self._file)
             self._file = None
 
-    def _add(self, event: str, told: Mapping[str, Any]) -> None:
+    def close(self) -> None:
+        """Write what is left. Idempotent."""
+        self.flush(idle=True)
         if self._file is not None:
-            self._lines.append({"event": event, "time_ns": time.monotonic_ns(), **told})
+            os.close(self._file)
+            self._file = None
 
 
 def _write(file: int, data: bytes) -> None:

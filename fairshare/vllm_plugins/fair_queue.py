@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fairshare.scheduling.policy import Refusal, Request, SchedulingPolicy
-from fairshare.vllm_plugins.decisions import Decisions
+from fairshare.vllm_plugins.decisions import Decisions, Line
 from fairshare.vllm_plugins.interface import RequestLike
 from fairshare.vllm_plugins.labels import described
 
@@ -48,7 +48,7 @@ class FairQueue:
         self._refused: dict[str, tuple[Any, Refusal]] = {}
         self._head: _Entry | None = None  # what peek and pop agree on
         self._peeked = False  # the head was looked at and not taken since
-        self._taken: list[_Entry] = []  # in this step
+        self._taken: list[tuple[_Entry, Line | None]] = []  # in this step
         self._throws_out = type(policy).does_not_fit is not SchedulingPolicy.does_not_fit
 
     # What vLLM calls.
@@ -88,7 +88,8 @@ class FairQueue:
             raise IndexError("pop from an empty queue")
         self._policy.admit(entry.request, self._clock_s())
         entry.waits = False
-        self._taken.append(entry)
+        line = self._decisions.admission(entry.request, len(self._policy))
+        self._taken.append((entry, line))
         self._head = None
         self._peeked = False
         return entry.served
@@ -104,7 +105,7 @@ class FairQueue:
         self._policy.put_back(entry.request, self._clock_s(), preempted=preempted)
         entry.waits = True
         self._head = None
-        if preempted and entry not in self._taken:
+        if preempted and not any(taken is entry for taken, _ in self._taken):
             self._decisions.tell("preempted", entry.request, len(self._policy))
 
     def prepend_requests(self, requests: Iterable[RequestLike]) -> None:
@@ -166,9 +167,9 @@ class FairQueue:
 
     def stepped(self, *, full: bool) -> None:
         """A step was scheduled; ``full`` if no more can run, whatever the head needs."""
-        for entry in self._taken:
+        for entry, line in self._taken:
             if not entry.waits:
-                self._decisions.admitted(entry.request, len(self._policy))
+                self._decisions.keep(line)
         self._taken.clear()
         no_room = self._peeked or (full and self._look() is not None)
         if self._throws_out and no_room:

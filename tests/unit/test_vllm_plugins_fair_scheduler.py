@@ -325,6 +325,23 @@ def test_decisions_are_private_and_whole_when_the_engine_is_idle(make: Make) -> 
     assert stat.S_IMODE(bench._decisions.stat().st_mode) == 0o600
 
 
+def test_a_full_disk_ends_the_file_and_not_the_service(
+    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Requests are served as before, and the log says once why nothing is written."""
+    bench = make()
+
+    def full(*args: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("fairshare.vllm_plugins.decisions.os.write", full)
+    bench.send(request("r1"), request("r2", "b"))
+    bench.serve()
+    assert bench.policy.finished == ["r1", "r2"]
+    assert caplog.text.count("No space left") == 1
+    bench.scheduler.shutdown()
+
+
 @pytest.mark.parametrize("line", [None, "", "no json", "[]", '{"policy": "fairest"}'])
 def test_a_scheduler_without_a_policy_says_what_it_needs(
     make: Make, monkeypatch: pytest.MonkeyPatch, line: str | None
