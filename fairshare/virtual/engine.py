@@ -3,8 +3,8 @@
 Running sequences come first (decodes, then the prompt chunk that is under way), then the waiting
 queue's head is admitted while the token budget, the number of sequences and the KV cache allow.
 Who is the head is the scheduling policy's business. When the KV cache is exhausted the newest
-sequence is preempted and recomputed later, prompt and generated tokens alike. There is no prefix
-cache: no token is ever served from another request.
+sequence is preempted and recomputed later, prompt and generated tokens alike. Prompts that name
+their blocks (:attr:`Sequence.prefix`) find those again that nobody has overwritten since.
 
 Whoever has the clock calls :meth:`Engine.begin`, lets the iteration take its time, and calls
 :meth:`Engine.end`. Between two changes of the batch all iterations are alike but for one more token
@@ -20,8 +20,7 @@ from heapq import heappop, heappush
 from fairshare.scheduling.fcfs import Fcfs
 from fairshare.scheduling.policy import Refusal, Request, SchedulingPolicy
 from fairshare.virtual.physics import Batch
-
-BLOCK_TOKENS = 16
+from fairshare.virtual.prefixes import BLOCK_TOKENS, PrefixCache
 
 
 @dataclass(slots=True, eq=False)
@@ -30,6 +29,8 @@ class Sequence(Request):
 
     ``computed`` tokens have their KV in the cache; ``generated`` have been emitted so far (while it
     decodes both are the engine's to tell); ``told`` of them the policy knows of.
+    ``prefix`` names the full blocks of the prompt from its beginning, equal for equal contents; of
+    these ``shared`` are held in the prefix cache.
     """
 
     priority: int = 0  # vLLM's: smaller goes first
@@ -38,6 +39,8 @@ class Sequence(Request):
     blocks: int = 0
     preemptions: int = 0
     told: int = 0
+    prefix: tuple[int, ...] = ()
+    shared: int = 0
     admission: int = 0
     offset: int | None = None  # while it decodes: computed tokens less the engine's decode steps
 
@@ -106,6 +109,7 @@ class Engine:
         self._context = 0
         self._ends: list[tuple[int, int, Sequence]] = []
         self._residues = [0] * BLOCK_TOKENS
+        self._cache = PrefixCache()
 
     @property
     def has_work(self) -> bool:
@@ -223,27 +227,38 @@ class Engine:
 
     def _admit(self, budget: int, now_s: float) -> None:
         policy = self.policy
+        kept = self._blocks_needed(1)  # for those that decode
         while budget > 0 and len(self.running) < self.limits.seats:
             head = policy.head(now_s)
             if head is None:
                 return
             sequence = self._waiting[head]
-            blocks = blocks_for(sequence.tokens)
-            if blocks > self.free_blocks:
+            found, idle = self._cache.look_up(sequence)
+            blocks = blocks_for(sequence.tokens) - found
+            if blocks + idle > self.free_blocks - kept:
                 self._drop(policy.does_not_fit(now_s))
                 return
+            sequence.computed = found * BLOCK_TOKENS
+            if not sequence.preemptions:
+                sequence.cached_tokens = sequence.computed
             policy.admit(sequence, now_s)
             del self._waiting[sequence]
-            self._admissions += 1
-            sequence.admission = self._admissions
-            self.running[sequence] = None
-            self.free_blocks -= blocks
+            self._cache.hold(sequence, found)
+            self._take(blocks + idle)
             sequence.blocks = blocks
-            tokens = min(sequence.tokens, budget)
-            if tokens < sequence.tokens:
-                self._chunk = sequence
-            self._prefills.append((sequence, tokens))
-            budget -= tokens
+            budget -= self._start(sequence, budget)
+
+    def _start(self, sequence: Sequence, budget: int) -> int:
+        """Let an admitted sequence run; how many tokens of its prompt are computed first."""
+        self._admissions += 1
+        sequence.admission = self._admissions
+        self.running[sequence] = None
+        missing = sequence.tokens - sequence.computed
+        tokens = min(missing, budget)
+        if tokens < missing:
+            self._chunk = sequence
+        self._prefills.append((sequence, tokens))
+        return tokens
 
     def _drop(self, refused: list[tuple[Request, Refusal]]) -> None:
         self.dropped += [(self._waiting.pop(request), refusal) for request, refusal in refused]
@@ -251,6 +266,7 @@ class Engine:
     def _prompt_done(self, sequence: Sequence, ended: Ended) -> None:
         if sequence is self._chunk:
             self._chunk = None
+        sequence.blocks -= self._cache.enter(sequence)
         sequence.generated += 1
         ended.prefilled.append(sequence)
         if sequence.generated >= sequence.max_output_tokens:
@@ -265,7 +281,7 @@ class Engine:
         heappush(self._ends, (last, sequence.admission, sequence))
 
     def _decode(self, steps: int) -> None:
-        self.free_blocks -= self._blocks_needed(steps)
+        self._take(self._blocks_needed(steps))
         self._context += self.decoding_count * steps
         self.steps += steps
 
@@ -309,13 +325,17 @@ class Engine:
         if sequence.offset is not None:
             sequence.computed = sequence.offset + self.steps
             sequence.generated = self.produced(sequence)
-            sequence.blocks = blocks_for(sequence.computed)
+            sequence.blocks = blocks_for(sequence.computed) - sequence.shared
             self.decoding_count -= 1
             self._context -= sequence.computed
             self._residues[sequence.offset % BLOCK_TOKENS] -= 1
             sequence.offset = None
-        self.free_blocks += sequence.blocks
+        self.free_blocks += sequence.blocks + self._cache.release(sequence)
         sequence.blocks = 0
+
+    def _take(self, blocks: int) -> None:
+        self.free_blocks -= blocks
+        self._cache.keep_at_most(self.free_blocks)
 
     def _tell(self, sequence: Sequence, now_s: float) -> None:
         """Let the policy know of tokens that it was not told of yet."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from fairshare.virtual.engine import BLOCK_TOKENS, Engine
+from fairshare.virtual.engine import Engine
+from fairshare.virtual.prefixes import BLOCK_TOKENS
 from fairshare.virtual.realtime import Dilation
 from fairshare.virtual.requests import Served
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from fairshare.virtual.engine import BLOCK_TOKENS
 from fairshare.virtual.models import VirtualModel
+from fairshare.virtual.prefixes import BLOCK_TOKENS
 
 GIB = 1024**3
 OVERHEAD_BYTES = 1_600_000_000  # context, activations, graphs; assumed (docs/virtual-gpu.md)

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairshare.scheduling.policy import Refusal, Request, SchedulingPolicy
-from fairshare.virtual.engine import BLOCK_TOKENS, Engine, Limits, Sequence
+from fairshare.virtual.engine import Engine, Limits, Sequence
 from fairshare.virtual.physics import Batch
+from fairshare.virtual.prefixes import BLOCK_TOKENS
 
 
 @dataclass
@@ -47,6 +48,7 @@ def step(under_test: Engine, choose: Callable[[int], int] = one, now_s: float = 
     steps = choose(work.steps)
     decoding = under_test.decoding()
     ended = under_test.end(steps, now_s)
+    assert under_test.free_blocks >= 0, "the KV cache is overdrawn"
     return Step(work.batch, decoding * steps + ended.prefilled, ended.finished)
 
 
@@ -265,3 +267,51 @@ def test_what_the_policy_throws_out_for_want_of_room_is_handed_on() -> None:
     assert [(s.id, refusal.reason) for s, refusal in served.dropped] == [("b", "no room")]
     drain(served)
     assert served.waiting == 0
+
+
+def prompted(name: str, prompt: list[int], output: int = 4) -> Sequence:
+    """A request whose prompt consists of these blocks, named by what lies before them too."""
+    prefix = tuple(hash(tuple(prompt[: i + 1])) for i in range(len(prompt)))
+    return Sequence(name, "", BLOCK_TOKENS * len(prompt), output, prefix=prefix)
+
+
+def test_a_prompt_that_is_known_is_not_computed_again() -> None:
+    """All full blocks but the last are found again, by a later request and by one beside it."""
+    served = engine()
+    first, second, third = prompted("a", [1, 2, 3]), prompted("b", [1, 2, 3]), prompted("c", [1, 9])
+    served.add(first, 0.0)
+    assert step(served).batch.prompt_tokens == 48
+    served.add(second, 0.0)
+    served.add(third, 0.0)
+    assert step(served).batch.prompt_tokens == 16 + 16
+    drain(served)
+    assert [s.cached_tokens for s in (first, second, third)] == [0, 32, 16]
+    assert served.free_blocks == served.limits.kv_blocks
+
+
+def test_idle_blocks_are_overwritten_the_oldest_prompt_and_its_end_first() -> None:
+    """Room is made for new prompts at the cost of the cache, and never of those that run."""
+    served = engine(blocks=8)
+    for name, prompt in (("a", [1, 2, 3]), ("b", [4, 5, 6])):
+        served.add(prompted(name, prompt), 0.0)
+        drain(served)
+    served.add(prompted("c", [7, 8]), 0.0)  # takes three blocks: two are free, one is a's end
+    drain(served)
+    again = prompted("d", [1, 2, 3])
+    served.add(again, 0.0)
+    drain(served)
+    assert again.cached_tokens == 32
+    assert served.free_blocks == 8
+
+
+@given(st.integers(0, 2**32), st.integers(20, 80))
+def test_the_prefix_cache_neither_loses_nor_invents_blocks(seed: int, blocks: int) -> None:
+    """Whatever is shared, preempted and overwritten, all blocks come back and all requests end."""
+    served = engine(blocks=blocks)
+    rng = random.Random(seed)
+    for i in range(15):
+        prompt = [rng.randint(1, 2) for _ in range(rng.randint(1, 6))]
+        served.add(prompted(str(i), prompt, rng.randint(1, 90)), 0.0)
+    ended = [s.id for done in drain(served, lambda steps: steps) for s in done.finished]
+    assert sorted(ended) == sorted(str(i) for i in range(15))
+    assert served.free_blocks == blocks
