@@ -76,7 +76,7 @@ class Logged(SchedulingPolicy):
         self.counts_tokens = policy.counts_tokens
         self._policy = policy
         self._decisions = Decisions(path, policy.counters)
-        self._decisions.opened(policy=policy.name)
+        self._decisions.started(policy=policy.name)
         self._running = 0
 
     def arrive(self, request: Request, now_s: float) -> Refusal | None:
@@ -96,7 +96,7 @@ class Logged(SchedulingPolicy):
         """As the policy's own."""
         self._policy.admit(request, now_s)
         self._running += 1
-        self._decisions.admitted(request, len(self._policy))
+        self._decisions.keep(self._decisions.admission(request, len(self._policy)))
 
     def does_not_fit(self, now_s: float) -> list[tuple[Request, Refusal]]:
         """As the policy's own."""

@@ -1,10 +1,11 @@
-"""What a scheduler decided, one JSON line for each event.
+"""What a scheduler decided, one JSON line for each event, as the gateway writes them.
 
 Every line has ``event`` and ``time_ns`` (CLOCK_MONOTONIC, which all processes of a machine share).
-Those of a request (``arrived``, ``refused``, ``admitted``, ``preempted``, ``finished``,
-``cancelled``) have ``id``, ``tenant``, ``prompt_tokens``, ``output_tokens`` so far and ``waiting``,
-how many wait after the event. ``admitted`` lines have the ``counters`` of all tenants, if they are
-few; ``counters`` lines have them however many there are. The first line is ``opened``.
+The first is ``started``. Those of a request (``arrived``, ``refused``, ``admitted``, ``preempted``,
+``finished``, ``failed``, ``cancelled``) have its name in the engine (``request``), ``tenant``,
+``prompt_tokens``, ``max_output_tokens``, ``output_tokens`` so far, and how many are ``queued``
+after the event. ``admitted`` lines have the ``counters`` of all tenants, if they are few; ``state``
+lines, twice a second while requests come and go, have them however many there are.
 """
 
 from __future__ import annotations
@@ -48,37 +49,38 @@ class Decisions:
         self._many = False  # tenants; they seldom become few again
         self._flushed_ns = 0
 
-    def opened(self, **facts: Any) -> None:
+    def started(self, **facts: Any) -> None:
         """The first line: what decides from now on."""
         if self._file is not None:
-            self.keep({"event": "opened", "time_ns": time.monotonic_ns(), **facts})
+            self.keep({"event": "started", "time_ns": time.monotonic_ns(), **facts})
 
-    def tell(self, event: str, request: Request, waiting: int, **more: Any) -> None:
+    def tell(self, event: str, request: Request, queued: int, **more: Any) -> None:
         """A decision about one request."""
-        self.keep(self.made(event, request, waiting, **more))
+        self.keep(self.made(event, request, queued, **more))
 
-    def made(self, event: str, request: Request, waiting: int, **more: Any) -> Line | None:
+    def made(self, event: str, request: Request, queued: int, **more: Any) -> Line | None:
         """The line of a decision that may yet be taken back; None where nothing is kept."""
         if self._file is None:
             return None
         return {
             "event": event,
             "time_ns": time.monotonic_ns(),
-            "id": request.id,
+            "request": request.id,
             "tenant": request.tenant,
             "prompt_tokens": request.prompt_tokens,
+            "max_output_tokens": request.max_output_tokens,
             "output_tokens": request.produced,
-            "waiting": waiting,
+            "queued": queued,
             **more,
         }
 
-    def admission(self, request: Request, waiting: int) -> Line | None:
+    def admission(self, request: Request, queued: int) -> Line | None:
         """The line of a request that was taken, with what it made of the counters."""
         if self._file is None or self._many:
-            return self.made("admitted", request, waiting)
+            return self.made("admitted", request, queued)
         counters = dict(self._counters())
         self._many = len(counters) > FEW_TENANTS
-        return self.made("admitted", request, waiting, counters=counters)
+        return self.made("admitted", request, queued, counters=counters)
 
     def keep(self, line: Line | None) -> None:
         """A line that stands."""
@@ -91,7 +93,7 @@ class Decisions:
         if self._file is None or not self._lines or not due:
             return
         now_ns = time.monotonic_ns()
-        self.keep({"event": "counters", "time_ns": now_ns, "counters": dict(self._counters())})
+        self.keep({"event": "state", "time_ns": now_ns, "counters": dict(self._counters())})
         text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in self._lines)
         self._lines.clear()
         self._flushed_ns = now_ns

@@ -118,7 +118,7 @@ class FairQueue:
         self._refused.pop(request.request_id, None)
         entry = self._entries.get(request.request_id)
         if entry is not None and entry.waits:
-            self._cancel(entry, refund=False)
+            self._cancel(entry)
 
     def remove_requests(self, requests: Iterable[RequestLike]) -> None:
         """Several wait no longer."""
@@ -157,8 +157,9 @@ class FairQueue:
             return
         status = request.status.name
         if entry.waits or status not in _ANSWERED:
-            failed = status == "FINISHED_ERROR" and not entry.request.produced
-            self._cancel(entry, refund=failed)
+            failed = status == "FINISHED_ERROR"
+            refund = failed and not entry.request.produced
+            self._cancel(entry, "failed" if failed else "cancelled", refund=refund)
             return
         del self._entries[request.request_id]
         self._policy.finish(entry.request, self._clock_s())
@@ -195,12 +196,12 @@ class FairQueue:
         reason = {"reason": refusal.reason, "retry_after_s": refusal.retry_after_s}
         self._decisions.tell("refused", entry.request, len(self._policy), **reason)
 
-    def _cancel(self, entry: _Entry, *, refund: bool) -> None:
+    def _cancel(self, entry: _Entry, event: str = "cancelled", *, refund: bool = False) -> None:
         del self._entries[entry.request.id]
         entry.waits = False
         self._policy.cancel(entry.request, self._clock_s(), refund=refund)
         self._head = None
-        self._decisions.tell("cancelled", entry.request, len(self._policy))
+        self._decisions.tell(event, entry.request, len(self._policy))
 
 
 class HoldersQueue(deque[Any]):

@@ -46,7 +46,7 @@ class FairScheduler(AsyncScheduler):
         super().__init__(*args, **kwargs)
         policy = asked_policy()
         self._decisions = Decisions(os.environ.get(DECISIONS_VARIABLE), policy.counters)
-        self._decisions.opened(asked=json.loads(os.environ[SCHEDULER_VARIABLE]), pid=os.getpid())
+        self._decisions.started(asked=json.loads(os.environ[SCHEDULER_VARIABLE]), pid=os.getpid())
         self.waiting = FairQueue(policy, self._decisions)
         if hasattr(self, "skipped_waiting"):  # vLLM until 0.30
             self.skipped_waiting = HoldersQueue(self.waiting)

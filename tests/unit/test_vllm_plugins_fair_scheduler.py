@@ -221,7 +221,7 @@ def test_what_is_put_back_costs_what_it_has_cost(make: Make) -> None:
     bench.serve()
     bench.step()  # vLLM makes one more step after an end, which writes all decisions
     assert bench.policy.charged == {"a": 20, "b": 10 + 2 * len(lost.output), "c": 0}
-    events = [line["event"] for line in bench.decisions() if line.get("id") == "lost"]
+    events = [line["event"] for line in bench.decisions() if line.get("request") == "lost"]
     assert events == ["arrived", "admitted", "preempted", "cancelled"]
 
 
@@ -281,8 +281,8 @@ def test_the_end_of_a_request_is_told_as_what_it_was(make: Make) -> None:
     bench.scheduler.finish_requests("left", RequestStatus.FINISHED_ABORTED)
     bench.step()
     assert (bench.policy.finished, bench.policy.refunded) == (["good"], ["failed"])
-    assert [line["event"] for line in bench.decisions() if "id" in line] == (
-        ["arrived"] * 3 + ["admitted"] * 3 + ["cancelled", "finished", "cancelled"]
+    assert [line["event"] for line in bench.decisions() if "request" in line] == (
+        ["arrived"] * 3 + ["admitted"] * 3 + ["failed", "finished", "cancelled"]
     )
 
 
@@ -311,8 +311,8 @@ def test_decisions_are_private_and_whole_when_the_engine_is_idle(make: Make) -> 
     bench.send(request("r", "a", num_prompt_tokens=4, max_tokens=3))
     bench.serve()
     lines = bench.decisions()
-    assert [line["event"] for line in lines if line["event"] != "counters"] == [
-        "opened", "arrived", "admitted", "finished",
+    assert [line["event"] for line in lines if line["event"] != "state"] == [
+        "started", "arrived", "admitted", "finished",
     ]  # fmt: skip
     assert lines[-1]["counters"] == {"a": 10}
     admitted = next(line for line in lines if line["event"] == "admitted")
