@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from load_bench import closed, run
@@ -166,6 +170,75 @@ async def test_a_reset_is_a_disconnect() -> None:
         with pytest.raises(TransportError) as caught:
             await post(transport)
     assert caught.value.kind is ErrorKind.DISCONNECT
+
+
+async def test_a_long_request_is_sent_whole() -> None:
+    """A socket that takes only the beginning gets the rest when it can."""
+    body = bytes(range(256)) * (1 << 15)  # 8 MiB
+    came: list[bool] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        await asyncio.sleep(0)  # the sender has found by now that not all of it fits
+        came.append(await reader.readexactly(int(head.rpartition(b":")[2])) == body)
+        writer.write(WHOLE)
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    transport = StreamTransport(f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}")
+    try:
+        listener = Listener()
+        await transport.post("/x", {"A": "b"}, body, listener)
+        assert listener.body == b"end"
+        assert came == [True]
+    finally:
+        await transport.close()
+        listening.close()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A key, and its certificate for ``localhost``, signed by itself."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl to make a certificate with")
+    folder = tmp_path_factory.mktemp("tls")
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    files = ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*command, *files], check=True, capture_output=True)
+    return key, certificate
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_tls_carries_answers_of_whom_it_trusts(
+    certificate: tuple[Path, Path], trusted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over https the same answers come, unless the other end is not whom it says."""
+    key, trust = certificate
+    if trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(trust))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(trust, key)
+    long = b"x" * 100_000 + b"end"
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(2):
+            await reader.readuntil(b"\r\n\r\nbody")
+            writer.write(HEAD + b"%x\r\n%b\r\n0\r\n\r\n" % (len(long), long))
+
+    listening = await asyncio.start_server(serve, "localhost", 0, ssl=context)
+    transport = StreamTransport(f"https://localhost:{listening.sockets[0].getsockname()[1]}")
+    try:
+        if trusted:
+            assert [(await post(transport)).body == long for _ in range(2)] == [True, True]
+        else:
+            with pytest.raises(TransportError, match="certificate") as caught:
+                await post(transport)
+            assert caught.value.kind is ErrorKind.CONNECT
+    finally:
+        await transport.close()
+        listening.close()
 
 
 async def test_a_line_break_in_a_header_is_refused() -> None:
