@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import ScalarFormatter
 
 from fairshare.analysis.arrays import Floats
-from fairshare.analysis.style import Look, name_axes, short
+from fairshare.analysis.style import Look, distinct, name_axes, short
 from fairshare.analysis.table import format_number
 
 
@@ -45,9 +45,11 @@ def draw_panel(axes: Axes, frame: pd.DataFrame, panel: Panel, looks: Mapping[str
         _lines(axes, chosen, looks, levels)
         name_axes(axes, "requests in flight per closed-loop tenant", panel.axis, panel.title)
     else:
-        _bars(axes, chosen, looks)
-        name_axes(axes, "", panel.axis, panel.title)
+        shared = _bars(axes, chosen, looks)
+        name_axes(axes, shared, panel.axis, panel.title)
     axes.set_ylim(bottom=0)
+    if not chosen["value"].any():
+        axes.set_ylim(top=1)
     if panel.top is not None:
         axes.set_ylim(top=panel.top)
 
@@ -73,7 +75,8 @@ def _lines(
     axes.set_xlim(-0.35, len(levels) - 0.65)
 
 
-def _bars(axes: Axes, frame: pd.DataFrame, looks: Mapping[str, Look]) -> None:
+def _bars(axes: Axes, frame: pd.DataFrame, looks: Mapping[str, Look]) -> str:
+    """One bar per mode; returns what the modes' names have in common and the ticks leave out."""
     shown = [mode for mode in looks if mode in set(frame["mode"])]
     part = frame.set_index("mode").loc[shown]
     colours = {mode: looks[mode].colour for mode in shown}
@@ -92,12 +95,38 @@ def _bars(axes: Axes, frame: pd.DataFrame, looks: Mapping[str, Look]) -> None:
             format_number(value), (place, top), (0, 3), textcoords="offset points", ha="center",
             fontsize=8,
         )  # fmt: skip
-    axes.set_xticks(places, [short(mode, 18) for mode in shown])
-    if sum(map(len, shown)) > 26:
+    ticks, shared = distinct(shown)
+    axes.set_xticks(places, ticks)
+    if sum(max(map(len, tick.split("\n"))) for tick in ticks) > 26:
         axes.tick_params(axis="x", labelrotation=25)
     axes.margins(y=0.16)
     side = max(0.5, (3 - len(shown)) / 2)  # one or two bars do not fill the panel
     axes.set_xlim(-side, len(shown) - 1 + side)
+    return shared
+
+
+def draw_groups(
+    axes: Axes, frame: pd.DataFrame, tenants: Sequence[str], looks: Mapping[str, Look]
+) -> None:
+    """Bars side by side for each tenant, one per mode, with the ends of their intervals."""
+    shown = [mode for mode in looks if mode in set(frame["mode"])]
+    width = 0.8 / max(1, len(shown))
+    for number, mode in enumerate(shown):
+        part = frame[frame["mode"] == mode].drop_duplicates("tenant").set_index("tenant")
+        part = part.reindex(list(tenants))
+        places = np.arange(len(tenants)) + (number - (len(shown) - 1) / 2) * width
+        values = part["value"].to_numpy(float)
+        axes.bar(places, values, width * 0.92, color=looks[mode].colour, linewidth=0)
+        axes.errorbar(
+            places, part["value"], yerr=_reach(part), fmt="none", ecolor="0.15", elinewidth=1.0
+        )
+    names = [short(tenant, 14) for tenant in tenants]
+    crowded = sum(map(len, names)) > 80
+    axes.set_xticks(np.arange(len(tenants)), names, rotation=30 if crowded else 0)
+    for label in axes.get_xticklabels() if crowded else ():
+        label.set_horizontalalignment("right")
+    axes.grid(visible=False, axis="x")
+    axes.set_ylim(bottom=0)
 
 
 def _reach(frame: pd.DataFrame) -> Floats:

@@ -3,58 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from fairshare.analysis.aggregate import Row
 from fairshare.analysis.drawing import Panel, draw_curves, draw_panel
-from fairshare.analysis.frames import curves_frame, estimates_frame
-from fairshare.analysis.model import Analysis, CellAnalysis, Drawn
-from fairshare.analysis.style import Look, looks, panels, remove_old, save, themed, wrapped
+from fairshare.analysis.frames import curves_frame
+from fairshare.analysis.model import Analysis, Drawn
+from fairshare.analysis.policy_plots import policy_figures
+from fairshare.analysis.style import legend, panels, remove_old, save, themed, wrapped
+from fairshare.analysis.subjects import Subject, subjects
 from fairshare.analysis.table import TOTAL
 from fairshare.analysis.timeline import draw_timeline
-from fairshare.records import Mode
-from fairshare.results import ResultStore, StoredCell
+from fairshare.results import ResultStore
 from fairshare.results.layout import cell_folder
 
-_MOST_TENANTS = 4  # more are shown as their total alone
 _MOST_CELLS = 6  # columns of the timeline
-
-
-@dataclass(frozen=True, slots=True)
-class _Subject:
-    """One scenario at one load scale: what a figure is about."""
-
-    name: str
-    rows: list[Row]
-    cells: list[CellAnalysis]
-    stored: dict[str, StoredCell]
-
-    @property
-    def looks(self) -> dict[str, Look]:
-        ordered = sorted(
-            {(list(Mode).index(row.mode), row.mode_label, row.mode) for row in self.rows}
-        )
-        return looks([(label, mode) for _, label, mode in ordered])
-
-    @property
-    def tenants(self) -> list[str]:
-        names = list(dict.fromkeys(row.tenant for row in self.rows if row.tenant is not None))
-        return names if len(names) <= _MOST_TENANTS else []
-
-    @property
-    def frame(self) -> pd.DataFrame:
-        return estimates_frame(self.rows)
-
-    @property
-    def busiest(self) -> list[CellAnalysis]:
-        """The cells of the highest concurrency."""
-        highest = max(cell.result.key.concurrency or 0 for cell in self.cells)
-        return [cell for cell in self.cells if (cell.result.key.concurrency or 0) == highest]
 
 
 def draw(store: ResultStore, analysis: Analysis, rows: Sequence[Row], folder: Path) -> list[Drawn]:
@@ -67,7 +32,7 @@ def draw(store: ResultStore, analysis: Analysis, rows: Sequence[Row], folder: Pa
     stored = {cell.result.id: cell for cell in store.cells()}
     drawn: list[Drawn] = []
     with themed():
-        for subject in _subjects(analysis, rows, stored):
+        for subject in subjects(analysis, rows, stored):
             for kind, title, caption, figure in _figures(subject):
                 name = f"{kind}_{cell_folder(subject.name.replace(' ', '_'))}"
                 about = Drawn(
@@ -96,28 +61,11 @@ def marked_modes(rows: Sequence[Row]) -> tuple[str, ...]:
     )
 
 
-def _subjects(
-    analysis: Analysis, rows: Sequence[Row], stored: dict[str, StoredCell]
-) -> Iterator[_Subject]:
-    for scenario, scale in dict.fromkeys((r.setting.scenario, r.setting.load_scale) for r in rows):
-        yield _Subject(
-            name=scenario if scale == 1.0 else f"{scenario} x{scale:g}",
-            rows=[
-                r for r in rows if (r.setting.scenario, r.setting.load_scale) == (scenario, scale)
-            ],
-            cells=[
-                cell
-                for cell in analysis.measured
-                if (cell.result.key.scenario, cell.result.key.load_scale) == (scenario, scale)
-            ],
-            stored=stored,
-        )
-
-
-def _figures(subject: _Subject) -> Iterator[tuple[str, str, str, Figure]]:
+def _figures(subject: Subject) -> Iterator[tuple[str, str, str, Figure]]:
     """File name, title, caption and figure of everything that can be drawn of a subject."""
     yield from _speed_figures(subject)
     yield from _sharing_figures(subject)
+    yield from policy_figures(subject)
     if (timeline := _timeline(subject)) is not None:
         yield (
             "resources",
@@ -127,7 +75,7 @@ def _figures(subject: _Subject) -> Iterator[tuple[str, str, str, Figure]]:
         )
 
 
-def _speed_figures(subject: _Subject) -> Iterator[tuple[str, str, str, Figure]]:
+def _speed_figures(subject: Subject) -> Iterator[tuple[str, str, str, Figure]]:
     yield (
         "throughput",
         "Throughput",
@@ -158,13 +106,15 @@ def _speed_figures(subject: _Subject) -> Iterator[tuple[str, str, str, Figure]]:
         )
 
 
-def _sharing_figures(subject: _Subject) -> Iterator[tuple[str, str, str, Figure]]:
+def _sharing_figures(subject: Subject) -> Iterator[tuple[str, str, str, Figure]]:
     if any("jain" in row.estimates for row in subject.rows):
         yield (
             "fairness",
             "Fairness and its price",
             "Jain's index over backlogged tenants (1 is equal service per weight) beside what it "
-            "costs: throughput, completed requests and the tail.",
+            "costs: throughput, completed requests and the tail; of policies also the largest "
+            "difference of service, what was refused, what was done in vain, and the P99 TTFT of "
+            "the tenant that waited longest.",
             _fairness(subject),
         )
     if any("slowdown_e2e_p99" in row.estimates for row in subject.rows):
@@ -183,7 +133,7 @@ def _sharing_figures(subject: _Subject) -> Iterator[tuple[str, str, str, Figure]
         )
 
 
-def _latency_panel(subject: _Subject, metric: str, name: str) -> tuple[str, str, float]:
+def _latency_panel(subject: Subject, metric: str, name: str) -> tuple[str, str, float]:
     """Seconds, or milliseconds where all values are below one second."""
     values = [value for row in subject.rows if (value := row.value(metric)) is not None]
     return (
@@ -194,7 +144,7 @@ def _latency_panel(subject: _Subject, metric: str, name: str) -> tuple[str, str,
 
 
 def _grid(
-    subject: _Subject, metrics: Sequence[tuple[str, str, float]], *, total: bool = True
+    subject: Subject, metrics: Sequence[tuple[str, str, float]], *, total: bool = True
 ) -> Figure:
     """Metrics down, tenants across."""
     frame, styles = subject.frame, subject.looks
@@ -206,11 +156,11 @@ def _grid(
             draw_panel(axes, frame, Panel(metric, tenant, title, axis, factor), styles)
     if frame["concurrency"].nunique() > 1:
         shown = set(frame[frame["metric"].isin([metric for metric, _, _ in metrics])]["mode"])
-        _legend(figure, {mode: look for mode, look in styles.items() if mode in shown})
+        legend(figure, {mode: look for mode, look in styles.items() if mode in shown})
     return figure
 
 
-def _curves(subject: _Subject) -> Figure:
+def _curves(subject: Subject) -> Figure:
     frame = curves_frame(subject.busiest)
     tenants = subject.tenants
     figure, grid = wrapped(2, len(tenants))
@@ -218,11 +168,11 @@ def _curves(subject: _Subject) -> Figure:
         for axes, tenant in zip(row, tenants, strict=True):
             part = frame[(frame["tenant"] == tenant) & (frame["metric"] == metric)]
             draw_curves(axes, part, tenant, f"{metric.upper()} (ms)", subject.looks)
-    _legend(figure, subject.looks, markers=False)
+    legend(figure, subject.looks, markers=False)
     return figure
 
 
-def _fairness(subject: _Subject) -> Figure:
+def _fairness(subject: Subject) -> Figure:
     frame = subject.frame
     styles = {
         label: look
@@ -236,15 +186,23 @@ def _fairness(subject: _Subject) -> Figure:
         Panel("completion_rate", TOTAL, "completion", "completed (%)", 100, top=112),
         Panel(metric, TOTAL, "tail latency", axis, factor),
     ]
-    figure, grid = panels(2, 2)
+    if subject.policies > 1:
+        metric, axis, factor = _latency_panel(subject, "worst_ttft_p99_s", "P99 TTFT")
+        shown += [
+            Panel("max_service_difference", TOTAL, "largest difference", "service per weight"),
+            Panel("throttled_rate", TOTAL, "throttled", "requests refused (%)", 100),
+            Panel("wasted_work_share", TOTAL, "wasted work", "tokens in vain (%)", 100),
+            Panel(metric, TOTAL, "who waits longest", axis, factor),
+        ]
+    figure, grid = panels(2, len(shown) // 2, width=3.1 if len(shown) > 4 else 3.5)
     for axes, panel in zip([*grid[0], *grid[1]], shown, strict=True):
         draw_panel(axes, frame, panel, styles)
     if frame["concurrency"].nunique() > 1:
-        _legend(figure, styles)
+        legend(figure, styles)
     return figure
 
 
-def _timeline(subject: _Subject) -> Figure | None:
+def _timeline(subject: Subject) -> Figure | None:
     chosen = [
         (cell.result.mode_label, cell)
         for cell in subject.busiest
@@ -259,13 +217,3 @@ def _timeline(subject: _Subject) -> Figure | None:
     return draw_timeline(
         [(label, subject.stored[cell.result.id]) for label, cell in chosen[:_MOST_CELLS]]
     )
-
-
-def _legend(figure: Figure, styles: dict[str, Look], *, markers: bool = True) -> None:
-    lines = [
-        Line2D(
-            [], [], color=look.colour, linestyle=look.line, marker=look.marker if markers else ""
-        )
-        for look in styles.values()
-    ]
-    figure.legend(lines, list(styles), loc="outside right upper", frameon=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 
 from fairshare.analysis.model import Drawn
 from fairshare.analysis.table import visible
@@ -64,14 +65,29 @@ class Look:
 
 
 def looks(modes: Sequence[tuple[str, Mode]]) -> dict[str, Look]:
-    """A look per label; labels of the same mode (policies) differ by their line."""
+    """A look per label. Labels of the same mode (policies) differ by colour and line.
+
+    Where there is one mode only, its policies have all the colours; else they have shades of it.
+    """
+    labels = dict(modes)
+    alone = len(set(labels.values())) == 1
     found: dict[str, Look] = {}
-    for label, mode in modes:
-        if label not in found:
-            same = sum(look.marker == _MARKERS[mode] for look in found.values())
-            line = _LINES[same % len(_LINES)]
-            found[label] = Look(_COLOURS[mode], _MARKERS[mode], line)
+    for label, mode in labels.items():
+        same = sum(look.marker == _MARKERS[mode] for look in found.values())
+        count = list(labels.values()).count(mode)
+        colour = _COLOURS[mode]
+        if alone and count > 1:
+            colour = _PALETTE[same % len(_PALETTE)]
+        elif count > 1:
+            colour = _shade(colour, same / count)
+        found[label] = Look(colour, _MARKERS[mode], _LINES[same % len(_LINES)])
     return found
+
+
+def _shade(colour: tuple[float, float, float], paleness: float) -> tuple[float, float, float]:
+    """The colour itself at 0, closer to white the nearer to 1."""
+    red, green, blue = (part + (1 - part) * 0.8 * paleness for part in colour)
+    return red, green, blue
 
 
 @contextmanager
@@ -108,6 +124,28 @@ def wrapped(groups: int, count: int, *, height: float = 2.9) -> tuple[Figure, li
     return figure, found
 
 
+def legend(figure: Figure, styles: Mapping[str, Look], *, markers: bool = True) -> None:
+    """What each look stands for, beside the panels."""
+    handles = _handles(styles, markers=markers)
+    figure.legend(handles, list(styles), loc="outside right upper", frameon=False)
+
+
+def legend_in(axes: Axes, styles: Mapping[str, Look], *, markers: bool = True) -> None:
+    """The same in the place of a panel: long names leave no room beside the others."""
+    axes.axis("off")
+    handles = _handles(styles, markers=markers)
+    axes.legend(handles, [short(name, 44) for name in styles], loc="upper left", frameon=False)
+
+
+def _handles(styles: Mapping[str, Look], *, markers: bool) -> list[Line2D]:
+    return [
+        Line2D(
+            [], [], color=look.colour, linestyle=look.line, marker=look.marker if markers else ""
+        )
+        for look in styles.values()
+    ]
+
+
 def name_axes(axes: Axes, x: str, y: str, title: str = "") -> None:
     """Labels with units, and a title cut to what fits."""
     axes.set_xlabel(x)
@@ -123,6 +161,25 @@ def short(text: str, length: int) -> str:
         return text
     head = (length - 1) // 2
     return f"{text[:head]}…{text[len(text) - (length - 1 - head) :]}"
+
+
+def distinct(labels: Sequence[str]) -> tuple[list[str], str]:
+    """Modes for narrow places: what tells them apart, one part below the other; what they share.
+
+    ``logical + fcfs (gateway)`` beside ``logical + vtc (gateway)`` is ``fcfs`` beside ``vtc``, and
+    what they share is ``logical, gateway``.
+    """
+    parts = [label.replace(" + ", "\n").replace(" (", "\n(").split("\n") for label in labels]
+    head, tail = parts[0][0], parts[0][-1]
+    shared = []
+    if all(len(part) == 3 for part in parts) and len(parts) > 1:
+        if all(part[0] == head for part in parts):
+            shared.append(head)
+            parts = [part[1:] for part in parts]
+        if all(part[-1] == tail for part in parts):
+            shared.append(tail.strip("()"))
+            parts = [part[:-1] for part in parts]
+    return ["\n".join(short(each, 18) for each in part) for part in parts], ", ".join(shared)
 
 
 def save(figure: Figure, drawn: Drawn) -> Drawn:

@@ -134,7 +134,7 @@ _OPTIONAL = ("slo_attainment", "jain", "slowdown_e2e_p99", "jain_even", "service
 POLICY_COLUMNS = (
     Column("tok/s", "total_tokens_per_s", format_number, "prompt and output tokens per second"),
     Column("run tok/s", "run_tokens_per_s", format_number, "of answered requests, whole run"),
-    Column("completed", "completion_rate", format_percent, "requests answered / all sent"),
+    Column("completion", "completion_rate", format_percent, "requests answered / all sent"),
     Column("worst P99", "worst_ttft_p99_s", format_seconds, "TTFT P99 of who waited longest"),
     Column("Jain", "jain", format_exact_index, "of backlogged tenants, mean over windows"),
     Column("Jain even", "jain_even", format_exact_index, "all windows together, VTC's crediting"),

@@ -90,13 +90,12 @@ def import_command(
     side by side: give those of the same workload under different policies.
     """
     from fairshare.results.exchange import ForeignFormat, Said, import_results
-    from fairshare.runner.session import default_output_dir
 
     if any(not 0 < weight <= _HIGHEST_WEIGHT for weight in weights or ()):
         raise click.UsageError("--weights must be above 0")
     if window is not None and window[0] >= window[1]:
         raise click.UsageError("--window must end after it begins: --window 60-330")
-    directory = output_dir or default_output_dir("imported")
+    directory = output_dir or _new_folder()
     said = Said(
         scenario=scenario,
         policies=policies,
@@ -108,6 +107,12 @@ def import_command(
         _tell(cell)
     say(f"results in {directory}; next:")
     say(f"  fairshare report {directory}")
+
+
+def _new_folder() -> Path:
+    from fairshare.runner.session import default_output_dir
+
+    return default_output_dir("imported")
 
 
 def _tell(cell: ImportedCell) -> None:

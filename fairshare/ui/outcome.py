@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -15,13 +16,15 @@ from fairshare.analysis.table import BEST, FEW
 from fairshare.analysis.table import Table as AnalysisTable
 from fairshare.errors import ExitCode
 from fairshare.records import CellStatus
-from fairshare.runner.sweep import Outcome
+
+if TYPE_CHECKING:  # to show an analysis needs nothing that runs one
+    from fairshare.runner.sweep import Outcome
 
 _PIPE_WIDTH = 160
 # What a narrow terminal can do without, least missed first; the page has everything.
 _DISPENSABLE = (
     *("pauses", "calls", "wasted tok", "begun"),  # of interactions
-    *("tok/s", "Jain even", "2U"),  # of policies
+    *("tok/s", "2U", "Jain even", "D var", "D mean"),  # of policies
     *("E2E P50", "req/s", "completed", "TTFT P50", "TPOT P50", "vs alone", "Jain"),
     "half-way",
 )

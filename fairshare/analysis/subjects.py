@@ -1,0 +1,85 @@
+"""What a figure is about: the cells of one scenario at one load scale."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from fairshare.analysis.aggregate import Row
+from fairshare.analysis.frames import estimates_frame
+from fairshare.analysis.model import Analysis, CellAnalysis
+from fairshare.analysis.style import Look, looks
+from fairshare.records import Mode
+from fairshare.results import StoredCell
+
+_MOST_TENANTS = 4  # more are shown as their total alone
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One scenario at one load scale."""
+
+    name: str
+    rows: list[Row]
+    cells: list[CellAnalysis]
+    stored: dict[str, StoredCell]
+
+    @property
+    def looks(self) -> dict[str, Look]:
+        """How each mode is drawn."""
+        ordered = sorted(
+            {(list(Mode).index(row.mode), row.mode_label, row.mode) for row in self.rows}
+        )
+        return looks([(label, mode) for _, label, mode in ordered])
+
+    @property
+    def tenants(self) -> list[str]:
+        """Those that have panels of their own; none if there are too many."""
+        names = list(dict.fromkeys(row.tenant for row in self.rows if row.tenant is not None))
+        return names if len(names) <= _MOST_TENANTS else []
+
+    @property
+    def policies(self) -> int:
+        """How many policies compete."""
+        return len({(row.policy, row.scheduling) for row in self.rows if "jain" in row.estimates})
+
+    @property
+    def shared(self) -> list[CellAnalysis]:
+        """One cell of each mode and policy in which tenants competed: the first repetition's."""
+        found: dict[str, CellAnalysis] = {}
+        for cell in sorted(self.busiest, key=lambda cell: cell.result.key.repetition):
+            if cell.series is not None:
+                found.setdefault(cell.result.mode_label, cell)
+        return [found[label] for label in self.looks if label in found]
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """All figures, one per line."""
+        return estimates_frame(self.rows)
+
+    @property
+    def busiest(self) -> list[CellAnalysis]:
+        """The cells of the highest concurrency."""
+        highest = max(cell.result.key.concurrency or 0 for cell in self.cells)
+        return [cell for cell in self.cells if (cell.result.key.concurrency or 0) == highest]
+
+
+def subjects(
+    analysis: Analysis, rows: Sequence[Row], stored: dict[str, StoredCell]
+) -> Iterator[Subject]:
+    """One subject per scenario and load scale of ``rows``."""
+    for scenario, scale in dict.fromkeys((r.setting.scenario, r.setting.load_scale) for r in rows):
+        yield Subject(
+            name=scenario if scale == 1.0 else f"{scenario} x{scale:g}",
+            rows=[
+                r for r in rows if (r.setting.scenario, r.setting.load_scale) == (scenario, scale)
+            ],
+            cells=[
+                cell
+                for cell in analysis.measured
+                if (cell.result.key.scenario, cell.result.key.load_scale) == (scenario, scale)
+            ],
+            stored=stored,
+        )
