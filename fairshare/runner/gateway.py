@@ -53,9 +53,8 @@ class Gateway:
 
     def diagnosis(self) -> ServerError:
         """Why it died: how it ended, and its last log lines."""
-        code = self.process.returncode
-        how = "was lost" if code is None else f"{exit_text(code)} without being asked to"
-        return _failure(self.process, how)
+        how = exit_text(self.process.returncode)
+        return _failure(self.process, f"{how} without being asked to")
 
 
 @asynccontextmanager
@@ -195,5 +194,5 @@ def _failure(process: ManagedProcess, how: str) -> ServerError:
     return ServerError(
         f"the gateway {how}",
         evidence=process.log_tail(_LOG_LINES),
-        hint=f"the whole log is {process.log_path}",
+        hint=f"the whole log is {layout.SERVERS}/{NAME}.log in the cell's folder",
     )
