@@ -11,9 +11,11 @@ from fairshare import assets
 from fairshare.errors import SpecError
 from fairshare.spec.loading import SPECS, kind_of, load
 
+_LISTED = [*assets.KINDS, "policy", "device", "model"]
+
 
 @click.command("list")
-@click.argument("kind", required=False, type=click.Choice([*assets.KINDS, "device", "model"]))
+@click.argument("kind", required=False, type=click.Choice(_LISTED))
 def list_command(kind: str | None) -> None:
     """List what can be named on the command line; with KIND, only that."""
     from fairshare.devices.constants import gpu_names, gpu_spec
@@ -28,6 +30,8 @@ def list_command(kind: str | None) -> None:
             except SpecError as error:
                 text = f"(not valid: {error.message})"
             click.echo(f"  {entry:<16} {text}")
+    if kind in (None, "policy"):
+        _list_policies(in_full=kind is not None)
     if kind in (None, "device"):
         click.secho("devices:", bold=True)
         click.echo("  cuda, cpu")
@@ -39,6 +43,21 @@ def list_command(kind: str | None) -> None:
     if kind in (None, "model"):
         click.secho("models made here, without a download:", bold=True)
         click.echo("  tiny, small (cuda and cpu); " + ", ".join(model_names()) + " (virtual)")
+
+
+def _list_policies(*, in_full: bool) -> None:
+    """Policies with their rule in a few words; ``in_full`` also their options and other names."""
+    from dataclasses import fields
+
+    from fairshare.scheduling.policies import OFFERS
+
+    click.secho("policies (mode logical):", bold=True)
+    for offer in OFFERS:
+        click.echo(f"  {offer.name:<16} {offer.says}")
+        for each in fields(offer.options) if in_full else ():
+            click.echo(f"    {each.name} = {each.default}: {each.metadata['says']}")
+        if in_full and offer.aliases:
+            click.echo(f"    also called {', '.join(offer.aliases)}")
 
 
 @click.command("validate")

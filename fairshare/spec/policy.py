@@ -10,8 +10,10 @@ from typing import Annotated, Any, Self
 import orjson
 from pydantic import BeforeValidator, ConfigDict, WithJsonSchema, model_validator
 
-from fairshare.scheduling.policies import OFFERS, policy_for
+from fairshare.scheduling.policies import OFFERS, aliases, names, policy_for
 from fairshare.spec.base import MisplacedError, Spec
+
+JsonSchema = dict[str, Any]
 
 
 class PolicySpec(Spec):
@@ -73,20 +75,19 @@ def _written_out(raw: Any) -> Any:
     return {"kind": raw} if isinstance(raw, str) else raw
 
 
+_NAMES: JsonSchema = {"type": "string", "enum": [*names(), *aliases()]}
+_WRITTEN: JsonSchema = {
+    "type": "object",
+    "properties": {"kind": _NAMES},
+    "required": ["kind"],
+    "additionalProperties": True,
+}
 Policy = Annotated[
     PolicySpec,
     BeforeValidator(_written_out),
     WithJsonSchema(
         {
-            "anyOf": [
-                {"type": "string"},
-                {
-                    "type": "object",
-                    "properties": {"kind": {"type": "string"}},
-                    "required": ["kind"],
-                    "additionalProperties": True,
-                },
-            ],
+            "anyOf": [_NAMES, _WRITTEN],
             "description": "A scheduling policy: its name, or {kind: NAME, option: value, ...}.",
         }
     ),

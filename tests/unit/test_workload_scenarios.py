@@ -63,6 +63,7 @@ def test_the_main_scenarios_are_shipped() -> None:
         "short-and-long",
         "fairserve-chains",
         "conversations",
+        "light-and-heavy",
     }
 
 
