@@ -26,6 +26,7 @@ from fairshare.spec.workload import (
     Prompts,
     Sampling,
     SharedTraceArrivals,
+    ShareGptPrompts,
     Slo,
     SyntheticPrompts,
     TraceArrivals,
@@ -85,12 +86,23 @@ class Tenant(Spec):
         if self.output is None and synthetic:
             raise ValueError("output is missing: how many tokens does a request ask for?")
         if self.interaction is not None and self.interaction.history and not synthetic:
+            self._check_conversations(self.interaction)
+        return self
+
+    def _check_conversations(self, interaction: Interaction) -> None:
+        if not isinstance(self.prompts, ShareGptPrompts):
             raise MisplacedError(
-                "prompts of a file are sent as they are: history needs synthetic prompts",
+                "prompts of a jsonl file are sent as they are: history needs synthetic prompts "
+                "or a ShareGPT file",
                 "interaction",
                 "history",
             )
-        return self
+        if interaction.calls > 1 or interaction.max_calls is not None:
+            raise MisplacedError(
+                "the file says how many calls each conversation has: remove calls and max_calls",
+                "interaction",
+                "calls",
+            )
 
 
 class Timing(Spec):

@@ -34,7 +34,7 @@ class JsonlPrompts(Spec):
 
 
 class ShareGptPrompts(Spec):
-    """The first human turn of each conversation of a ShareGPT JSON file."""
+    """Conversations of a ShareGPT JSON file: the first human turn, or all with ``history``."""
 
     kind: Literal["sharegpt"] = "sharegpt"
     path: str
@@ -229,7 +229,10 @@ class Interaction(Spec):
     think_time_s: Seconds = 0.0
     """From an answer to the next call of the interaction."""
     history: bool = False
-    """A conversation: each prompt begins with all that was said before it."""
+    """A conversation: each prompt begins with all that was said before it.
+
+    Of a ShareGPT file all turns are calls then, so ``calls`` and ``max_calls`` are not given.
+    """
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ class Adjustments:
     clipped: int = 0
     """Requests shortened so that prompt and output fit ``max_total_tokens``."""
     skipped: int = 0
-    """Prompts of a file left out because they alone do not fit."""
+    """Prompts of a file left out because they alone do not fit (and what would follow them)."""
     repeated: int = 0
     """Prompts of a file sent again because there were too few (a prefix cache may serve them)."""
     left_out: int = 0
@@ -105,22 +106,45 @@ class ContentMaker:
         Raises:
             SpecError: an output length is known from nowhere, or no prompt fits.
         """
+        return chain.from_iterable(self.of_talks([[prompt] for prompt in prompts], output, rng))
+
+    def of_talks(
+        self, talks: Sequence[Sequence[FilePrompt]], output: Length | None, rng: np.random.Generator
+    ) -> Iterator[list[Content]]:
+        """The file's conversations, as :meth:`of_file`: each prompt begins with all said before it.
+
+        The replies in it are the file's, so that every mode is sent the same. A conversation that
+        does not fit any more is cut at its end.
+
+        Raises:
+            SpecError: an output length is known from nowhere, or no first prompt fits.
+        """
         outputs = endless(output, rng) if output is not None else None
         served = 0
         while True:
             before = served
-            for index in self.rng.permutation(len(prompts)).tolist():
-                content = self._of_file_prompt(prompts[index], outputs)
-                if content is not None:
-                    served += 1
-                    self.adjustments.repeated += before > 0
-                    yield content
+            for index in self.rng.permutation(len(talks)).tolist():
+                if contents := self._of_talk(talks[index], outputs):
+                    served += len(contents)
+                    self.adjustments.repeated += len(contents) if before else 0
+                    yield contents
             if served == before:
                 raise SpecError(
-                    f"none of the {len(prompts)} prompts fits {self.max_total_tokens} tokens",
-                    where=prompts[0].where,
+                    f"none of the {len(talks)} prompts fits {self.max_total_tokens} tokens",
+                    where=talks[0][0].where,
                     hint="use shorter prompts, or raise max_model_len in the launcher's args",
                 )
+
+    def _of_talk(self, talk: Sequence[FilePrompt], outputs: Iterator[int] | None) -> list[Content]:
+        contents: list[Content] = []
+        said = ""
+        for turn in talk:
+            content = self._of_file_prompt(replace(turn, text=said + turn.text), outputs)
+            if content is None:
+                break
+            contents.append(content)
+            said += f"{turn.text}\n{turn.reply}\n"
+        return contents
 
     def _of_file_prompt(self, prompt: FilePrompt, outputs: Iterator[int] | None) -> Content | None:
         drawn = next(outputs) if outputs is not None else None

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from itertools import chain, islice, repeat
+from itertools import chain, islice, repeat, tee
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,7 @@ from fairshare.workload.contents import Adjustments, Content, ContentMaker
 from fairshare.workload.files import FilePrompt, resolve
 from fairshare.workload.jsonl import read_jsonl
 from fairshare.workload.prompts import Vocabulary
-from fairshare.workload.sharegpt import read_sharegpt
+from fairshare.workload.sharegpt import read_conversations, read_sharegpt
 from fairshare.workload.traces import Due, check_trace, read_parts
 from fairshare.workload.turns import Moment, Turn, call_counts, chained, replayed
 
@@ -122,6 +122,12 @@ def planned_requests(
             window_start_s=window_start_s,
             window_s=window_s,
         )
+    prompts, calls = tenant.prompts, tenant.interaction
+    if isinstance(prompts, ShareGptPrompts) and calls is not None and calls.history:
+        talks = read_conversations(resolve(prompts.path, base_dir))
+        counted, sent = tee(maker.of_talks(talks, tenant.output, length_rngs[1]))
+        moments = chained(tenant.name, times, calls, map(len, counted))
+        return _planned(tenant.name, moments, chain.from_iterable(sent))
     contents = _contents(tenant, maker, length_rngs, deepcopy(calls_rng), base_dir)
     return _planned(tenant.name, _moments(tenant, times, calls_rng), contents)
 

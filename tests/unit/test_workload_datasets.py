@@ -9,7 +9,7 @@ import pytest
 from fairshare.errors import SpecError
 from fairshare.workload.files import resolve
 from fairshare.workload.jsonl import read_jsonl
-from fairshare.workload.sharegpt import read_sharegpt
+from fairshare.workload.sharegpt import read_conversations, read_sharegpt
 
 CHAT = '{"conversations": [{"from": "%s", "value": "%s"}, {"from": "gpt", "value": "yes"}]}'
 
@@ -63,6 +63,15 @@ def test_sharegpt_takes_the_first_human_turn(tmp_path: Path) -> None:
     talks = ", ".join([CHAT % ("human", "why?"), CHAT % ("gpt", "no"), CHAT % ("user", ""), dull])
     (prompt,) = read_sharegpt(_write(tmp_path, f"[{talks}]"))
     assert (prompt.text, prompt.reply) == ("why?", "yes")
+
+
+def test_a_conversation_goes_on_while_turns_alternate(tmp_path: Path) -> None:
+    """What follows two turns of the same side, or a turn without words, is left out."""
+    turns = ["human", "gpt", "human", "gpt", "gpt", "human"]
+    talk = ", ".join(f'{{"from": "{who}", "value": "{n}"}}' for n, who in enumerate(turns))
+    path = _write(tmp_path, f'[{{"conversations": [{talk}]}}]')
+    (found,) = read_conversations(path)
+    assert [(prompt.text, prompt.reply) for prompt in found] == [("0", "1"), ("2", "3")]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 import pytest
+from pydantic import ValidationError
 
 from fairshare.errors import SpecError
 from fairshare.spec.scenario import Tenant
@@ -261,6 +262,76 @@ def test_a_sharegpt_reply_gives_the_output_length(tmp_path: Path) -> None:
     assert (request.prompt_text, request.prompt_tokens, request.max_tokens) == ("why so", 2, 3)
     with pytest.raises(SpecError, match="how many tokens to ask for"):
         _plan(tenant, 1, base_dir=tmp_path)
+
+
+def _talk(*values: str) -> dict[str, object]:
+    """A ShareGPT conversation of alternating turns."""
+    whose = ("human", "gpt") * len(values)
+    turns = [{"from": who, "value": said} for who, said in zip(whose, values, strict=False)]
+    return {"conversations": turns}
+
+
+def _sharegpt(tmp_path: Path, *talks: dict[str, object], **fields: Any) -> Tenant:
+    """A tenant that has whole conversations."""
+    (tmp_path / "s.json").write_bytes(orjson.dumps(talks))
+    prompts = {"kind": "sharegpt", "path": "s.json"}
+    interaction = {"history": True, "think_time_s": 2, "app": "chat"}
+    return _tenant(prompts=prompts, output=None, interaction=interaction, **fields)
+
+
+def test_sharegpt_conversations_are_interactions(tmp_path: Path) -> None:
+    """Each human turn is a call, after the answer to the one before, with all that was said."""
+    tenant = _sharegpt(tmp_path, _talk("a b", "c", "d", "e f g"))
+    planned = _plan(tenant, 4, base_dir=tmp_path, vocabulary=COUNTING)
+    assert [request.prompt_text for request in planned] == ["a b", "a b\nc\nd"] * 2
+    assert [request.max_tokens for request in planned] == [1, 3] * 2
+    turns = [request.turn for request in planned]
+    assert all(turn is not None and turn.app == "chat" and turn.calls == 2 for turn in turns)
+    assert [(turn.call, turn.think_s) for turn in turns if turn] == [(1, 0), (2, 2)] * 2
+    assert len({turn.interaction for turn in turns if turn}) == 2
+
+
+def test_a_conversation_that_does_not_fit_any_more_is_cut(tmp_path: Path) -> None:
+    """Its calls are those that fit, and what was left out is counted."""
+    adjustments = Adjustments()
+    tenant = _sharegpt(tmp_path, _talk("a", "b", "w " * 30, "d"), _talk("x", "y", "z", "q"))
+    planned = _plan(
+        tenant,
+        3,
+        base_dir=tmp_path,
+        vocabulary=COUNTING,
+        max_total_tokens=20,
+        adjustments=adjustments,
+    )
+    found = {request.prompt_text: request.turn.calls for request in planned if request.turn}
+    assert found == {"a": 1, "x": 2, "x\ny\nz": 2}
+    assert adjustments.skipped >= 1
+
+
+def test_conversations_without_end_come_with_the_arrivals(tmp_path: Path) -> None:
+    """In open loop an arrival is a conversation; all its calls have the arrival's time."""
+    arrival = {"kind": "constant", "rate_per_s": 1}
+    tenant = _sharegpt(tmp_path, _talk("a", "b", "c", "d"), arrival=arrival)
+    planned = _plan(tenant, 6, base_dir=tmp_path, vocabulary=COUNTING)
+    times = [request.intended_ns for request in planned]
+    assert times[0::2] == times[1::2]
+    assert len(set(times)) == 3
+
+
+@pytest.mark.parametrize(
+    ("prompts", "interaction", "complaint"),
+    [
+        ("jsonl", {"history": True}, "history needs synthetic prompts or a ShareGPT file"),
+        ("sharegpt", {"history": True, "calls": 2}, "how many calls each conversation has"),
+        ("sharegpt", {"history": True, "max_calls": 3}, "how many calls each conversation has"),
+    ],
+)
+def test_what_a_file_decides_is_not_asked_for(
+    prompts: str, interaction: dict[str, Any], complaint: str
+) -> None:
+    """History needs a conversation, and a file's conversations have their own lengths."""
+    with pytest.raises(ValidationError, match=complaint):
+        _tenant(prompts={"kind": prompts, "path": "x"}, output=None, interaction=interaction)
 
 
 TRACE = """TIMESTAMP,ContextTokens,GeneratedTokens
