@@ -23,13 +23,13 @@ EVER = np.array([-1e6, 1e6])
 
 
 def answer(
-    tenant: str, sent: float, first: float, end: float, prompt: int, output: int
+    tenant: str, sent: float, first: float, end: float, tokens: tuple[int, int]
 ) -> RequestRecord:
-    """A request of which only the first token and the end were timed."""
+    """A request of which only first token and end were timed; ``tokens`` of prompt and output."""
     return RequestRecord(
         id="q", tenant=tenant, server="s", phase=Phase.MEASURE, intended_ns=round(sent * S),
         sent_ns=round(sent * S), first_token_ns=round(first * S), end_ns=round(end * S),
-        prompt_tokens=prompt, output_tokens=output, finish_reason="length",
+        prompt_tokens=tokens[0], output_tokens=tokens[1], finish_reason="length",
     )  # fmt: skip
 
 
@@ -55,7 +55,7 @@ def test_d_of_a_hand_computed_run() -> None:
     the last window ends 0.05 s after both. A refused request is in neither demand nor service.
     """
     requests = columns(
-        [answer("a", 0, 0, 20, 20, 40), answer("b", 0, 10, 20, 20, 40), refused("b", 5)]
+        [answer("a", 0, 0, 20, (20, 40)), answer("b", 0, 10, 20, (20, 40)), refused("b", 5)]
     )
     _, d = service_difference(requests, (0.0, 20.0), np.ones(2))
     assert d == pytest.approx([0.0] * 8 + [2.25, 2.5] + [5.0] * 8 + [4.875])
@@ -63,8 +63,8 @@ def test_d_of_a_hand_computed_run() -> None:
 
 def test_a_met_demand_is_no_difference() -> None:
     """A light tenant that gets all it asks for adds nothing, however much others get."""
-    light = [answer("light", t, t, t + 1, 10, 10) for t in range(20)]
-    heavy = [answer("heavy", 0, 0, 20, 1000, 1000)]
+    light = [answer("light", t, t, t + 1, (10, 10)) for t in range(20)]
+    heavy = [answer("heavy", 0, 0, 20, (1000, 1000))]
     _, d = service_difference(columns(light + heavy), (0.0, 20.0), np.ones(2))
     demand_edges = 30 / 2  # one request more or less lies in a window of 2 s
     assert d.max() <= demand_edges + 1e-9
@@ -72,7 +72,7 @@ def test_a_met_demand_is_no_difference() -> None:
 
 def test_d_is_of_service_per_weight() -> None:
     """A tenant of weight 3 that gets three times the service is served alike."""
-    requests = columns([answer("a", 0, 0, 20, 0, 30), answer("b", 0, 0, 20, 0, 10)])
+    requests = columns([answer("a", 0, 0, 20, (0, 30)), answer("b", 0, 0, 20, (0, 10))])
     _, weighted = service_difference(requests, (0.0, 20.0), np.array([3.0, 1.0]))
     _, plain = service_difference(requests, (0.0, 20.0), np.ones(2))
     assert weighted == pytest.approx(np.zeros(19))
@@ -107,8 +107,8 @@ def test_water_is_filled_by_weight_and_to_the_brim(
 def test_the_worst_served_tenant_gives_the_satisfaction() -> None:
     """First window: 30 and 10 where 20 each were fair. Second: both get what is fair."""
     requests = columns(
-        [answer("a", 0, 0, 1, 0, 15), answer("b", 0, 0, 1, 0, 5), answer("a", 0, 1, 2, 0, 10),
-         answer("b", 0, 1, 2, 0, 20)]
+        [answer("a", 0, 0, 1, (0, 15)), answer("b", 0, 0, 1, (0, 5)), answer("a", 0, 1, 2, (0, 10)),
+         answer("b", 0, 1, 2, (0, 20))]
     )  # fmt: skip
     found = satisfaction(requests, np.array([0.0, 1.0, 2.0, 3.0]), np.ones(2))
     assert found[:2] == pytest.approx([0.5, 1.0])
@@ -117,11 +117,11 @@ def test_the_worst_served_tenant_gives_the_satisfaction() -> None:
 
 RECORDS = st.lists(
     st.builds(
-        lambda tenant, sent, wait, length, prompt, output: answer(
-            tenant, sent, sent + wait, sent + wait + length, prompt, output
+        lambda tenant, sent, wait, length, tokens: answer(
+            tenant, sent, sent + wait, sent + wait + length, tokens
         ),
         st.sampled_from("abc"), st.floats(0, 100), st.floats(0, 50), st.floats(0.001, 50),
-        st.integers(0, 1000), st.integers(1, 1000),
+        st.tuples(st.integers(0, 1000), st.integers(1, 1000)),
     ),
     min_size=1,
     max_size=20,
