@@ -127,7 +127,7 @@ def _check_tenant(tenant: Tenant, launcher: Launcher, places: set[Scheduling | N
 
 
 def gateway_window(launcher: Launcher, scheduler: Scheduler) -> int | None:
-    """As many requests as the engine runs at once, and an eighth more that are at hand there.
+    """As many requests as the engine runs at once, and an eighth (at least two) more at hand there.
 
     Without those a place in the batch stays empty until the gateway has heard of it; they are
     served in the engine's own order, so there are few. With priorities there are as many as run:
@@ -137,5 +137,5 @@ def gateway_window(launcher: Launcher, scheduler: Scheduler) -> int | None:
     running = launcher.args.get("max_num_seqs")
     if not isinstance(running, int) or isinstance(running, bool) or running < 1:
         return None
-    at_hand = running if scheduler.place is Scheduling.PRIORITY else -(-running // 8)
+    at_hand = running if scheduler.place is Scheduling.PRIORITY else max(2, running // 8)
     return running + at_hand

@@ -29,7 +29,7 @@ class Matrix(Spec):
     first served alone needs none."""
     gateway_window: int | None = Field(None, ge=1, le=100_000)
     """Requests that a gateway lets the server have at once; without it, as many as the engine runs
-    at once (max_num_seqs) and an eighth more, or twice as many with priorities."""
+    at once (max_num_seqs) and an eighth more (at least two), or twice as many with priorities."""
     concurrency: list[int] = []
     """Requests in flight per closed-loop tenant; empty: the scenario's own numbers."""
     load_scale: list[PositiveFloat] = Field([1.0], min_length=1)
