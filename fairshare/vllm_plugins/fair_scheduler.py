@@ -46,7 +46,14 @@ class FairScheduler(AsyncScheduler):
         super().__init__(*args, **kwargs)
         policy = asked_policy()
         self._decisions = Decisions(os.environ.get(DECISIONS_VARIABLE), policy.counters)
-        self._decisions.started(asked=json.loads(os.environ[SCHEDULER_VARIABLE]), pid=os.getpid())
+        asked = json.loads(os.environ[SCHEDULER_VARIABLE])
+        self._decisions.started(
+            policy=asked["policy"],
+            policy_options=asked.get("options") or {},
+            weights={
+                name: each.get("weight", 1) for name, each in asked.get("tenants", {}).items()
+            },
+        )
         self.waiting = FairQueue(policy, self._decisions)
         if hasattr(self, "skipped_waiting"):  # vLLM until 0.30
             self.skipped_waiting = HoldersQueue(self.waiting)
