@@ -43,13 +43,13 @@ class Flow:
 
     def between(self, edges: Floats) -> Floats:
         """What came in each half-open stretch between ``edges``, of all tenants together."""
-        zeros = np.zeros_like
-        alone = Flow(
-            self.when, self.amount, zeros(self.owner),
-            self.begin, self.finish, self.spread, zeros(self.spread_owner),
-        )  # fmt: skip
-        together: Floats = alone.by_tenant(edges, 1)[0]
-        return together
+        index = np.searchsorted(edges, self.when, side="right") - 1
+        inside = (index >= 0) & (index < len(edges) - 1)
+        found = np.bincount(index[inside], self.amount[inside], len(edges) - 1)
+        if len(self.spread):
+            together = np.zeros_like(self.spread_owner)
+            found = found + np.diff(self._spread_until(edges, together, 1)[0])
+        return found.astype(np.float64)
 
     def by_tenant(self, edges: Floats, tenants: int) -> Floats:
         """What came in each half-open stretch between ``edges``: tenants x stretches."""
@@ -60,16 +60,16 @@ class Flow:
         sums = np.bincount(place, self.amount[inside], tenants * stretches)
         found: Floats = sums.astype(np.float64).reshape(tenants, stretches)
         if len(self.spread):
-            found += np.diff(self._spread_until(edges, tenants), axis=1)
+            found += np.diff(self._spread_until(edges, self.spread_owner, tenants), axis=1)
         return found
 
-    def _spread_until(self, edges: Floats, tenants: int) -> Floats:
-        """What of the evenly coming amounts had come until each edge."""
+    def _spread_until(self, edges: Floats, owner: Ints, tenants: int) -> Floats:
+        """What of the evenly coming amounts had come until each edge, by owner."""
         length = self.finish - self.begin
         until = np.empty((tenants, len(edges)))
         for number, edge in enumerate(edges):
             share = np.clip((edge - self.begin) / length, 0.0, 1.0)
-            until[:, number] = np.bincount(self.spread_owner, self.spread * share, tenants)
+            until[:, number] = np.bincount(owner, self.spread * share, tenants)
         return until
 
 

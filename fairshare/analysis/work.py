@@ -9,9 +9,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from fairshare.analysis.arrays import ERROR_KINDS, Mask, Requests
+from fairshare.analysis.arrays import ERROR_KINDS, Floats, Mask, Requests
 from fairshare.analysis.model import Interactions, TenantMetrics, Work
-from fairshare.analysis.service import computed_tokens, evenly_charged, service_flow
+from fairshare.analysis.service import (
+    OUTPUT_PRICE,
+    PROMPT_PRICE,
+    computed_tokens,
+    evenly_charged,
+    output_flow,
+    prompt_flow,
+)
 from fairshare.records import ErrorKind
 
 _THROTTLED, _ABORTED, _UNFINISHED = (
@@ -28,21 +35,22 @@ def work(
 ) -> Work:
     """The work for ``requests`` (of one tenant, or of all); ``run_s`` is the run's length."""
     edges = np.array(window)
-    service = float(service_flow(requests).between(edges)[0])
-    measured = requests.select(requests.measured)
-    refused = int(throttled(measured).sum())
-    done, wasted = _single(measured)
+    prompts, output = (flow(requests).between(edges)[0] for flow in (prompt_flow, output_flow))
+    service = float(PROMPT_PRICE * prompts + OUTPUT_PRICE * output)
+    tokens, asked = computed_tokens(requests), int(requests.measured.sum())
+    refused = int((throttled(requests) & requests.measured).sum())
+    done, wasted = _single(requests, tokens)
     if interactions is not None:
         done += interactions.tokens - interactions.cut_tokens
         wasted += interactions.wasted_tokens
-    answered = float(computed_tokens(requests)[requests.ok].sum())
+    answered = float(tokens[requests.ok].sum())
     return Work(
         service=service,
         service_even=float(evenly_charged(requests)[1].between(edges)[0]),
         service_rate=service / (window[1] - window[0]),
         service_share=None,
         throttled=refused,
-        throttled_rate=refused / len(measured) if len(measured) else None,
+        throttled_rate=refused / asked if asked else None,
         wasted_work_tokens=wasted,
         wasted_work_share=wasted / done if done else None,
         run_tokens_per_s=answered / run_s if run_s else None,
@@ -69,8 +77,8 @@ def throttled(requests: Requests) -> Mask:
     return found
 
 
-def _single(measured: Requests) -> tuple[int, int]:
+def _single(requests: Requests, tokens: Floats) -> tuple[int, int]:
     """Tokens of requests outside of interactions: of all that were decided, and of failures."""
-    tokens = computed_tokens(measured)
-    alone = np.equal(measured.interaction, -1) & ~np.equal(measured.error, _UNFINISHED)
-    return int(tokens[alone].sum()), int(tokens[alone & ~measured.ok].sum())
+    alone = np.equal(requests.interaction, -1) & ~np.equal(requests.error, _UNFINISHED)
+    alone &= requests.measured
+    return int(tokens[alone].sum()), int(tokens[alone & ~requests.ok].sum())
