@@ -167,7 +167,7 @@ async def _measure(
     async with AsyncExitStack() as stack:
         gateway = await stack.enter_async_context(_gateway(cell, context, writer))
         loads = cell_loads(cell, context.plan, context.fleet, context.settings, gateway)
-        await stack.enter_async_context(_telemetry(context, writer))
+        await stack.enter_async_context(_telemetry(context, writer, gateway))
         if context.sampler is not None:  # else the device has no list of who computes on it
             await stack.enter_async_context(watch.watching(TELEMETRY_INTERVAL_S))
         halt = await stack.enter_async_context(_halt(context, gateway))
@@ -264,7 +264,9 @@ async def _halt(context: CellContext, gateway: Gateway | None) -> AsyncIterator[
 
 
 @asynccontextmanager
-async def _telemetry(context: CellContext, writer: CellWriter) -> AsyncIterator[None]:
+async def _telemetry(
+    context: CellContext, writer: CellWriter, gateway: Gateway | None
+) -> AsyncIterator[None]:
     epoch_ns = time.monotonic_ns()
     async with AsyncExitStack() as stack:
         if context.sampler is not None:
@@ -274,6 +276,8 @@ async def _telemetry(context: CellContext, writer: CellWriter) -> AsyncIterator[
             if reason is not None:
                 context.events.emit("telemetry.absent", reason=reason)
         pids = {name: server.pids for name, server in context.fleet.servers.items()}
+        if gateway is not None:
+            pids["(gateway)"] = gateway.process.tree
         await stack.enter_async_context(
             record_hosts(pids, writer.dir / layout.HOST, epoch_ns, TELEMETRY_INTERVAL_S)
         )
