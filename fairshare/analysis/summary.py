@@ -35,6 +35,25 @@ DEFINITIONS = {
     "backlogged": "a request outstanding for at least 95 % of the window",
     "max_service_difference": "largest difference of service per weight between two tenants over "
     "any stretch of windows in which both were backlogged",
+    "jain_even": "Jain's index of service per weight, credited evenly from first to last token, "
+    "over all windows together in which all tenants were backlogged (jain_joint: as produced)",
+    "jain_attainment": "Jain's index of the tenants' slo_attainment",
+    "service": "prompt tokens at the first token + 2 x output tokens as produced; service_even: "
+    "spread evenly from first to last token, answered requests only; service_rate: per second",
+    "d": "D(t) = sum over tenants of min(max_j s_j - s_i, abs(d_i - s_i)), s and d the rates of "
+    "service and demand per weight in a tenth of the window around each of 19 ticks; of answered "
+    "requests only",
+    "accumulated_difference_max": "largest difference of service per weight since the window's "
+    "start between any two tenants",
+    "service_bound": "2U of VTC: 2 max(longest prompt, 2 x tokens that can be in flight)",
+    "satisfaction": "mean over windows of the smallest service / fair share of any tenant, 1 at "
+    "most; fair shares: water-filling of what all got by weight, up to what each still wanted",
+    "throttled": "refused: answered 429, or aborted before the first token; throttled_rate: "
+    "/ requests",
+    "wasted_work_tokens": "prompt and output tokens computed for requests that failed and for "
+    "failed interactions; wasted_work_share: over those of all that were decided",
+    "run_tokens_per_s": "prompt and output tokens of all successes / the whole run",
+    "idle_while_queued": "share of the time with requests queued and room in the gateway's window",
     "slowdown": "latency when sharing / latency of the same tenant alone (exclusive), "
     "same repetition",
     "interactions": "begun in the window: their first call was meant for it; completed: every call "
