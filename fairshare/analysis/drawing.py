@@ -84,7 +84,7 @@ def _bars(axes: Axes, frame: pd.DataFrame, looks: Mapping[str, Look]) -> str:
         x=shown, y=part["value"].to_numpy(), hue=shown, palette=colours, ax=axes, width=0.62,
         errorbar=None, legend=False, saturation=1,
     )  # fmt: skip
-    places = np.arange(len(shown))
+    places = np.arange(len(shown), dtype=float)
     axes.errorbar(
         places, part["value"], yerr=_reach(part), fmt="none", ecolor="0.15", capsize=3,
         elinewidth=1.2,
@@ -96,9 +96,10 @@ def _bars(axes: Axes, frame: pd.DataFrame, looks: Mapping[str, Look]) -> str:
             fontsize=8,
         )  # fmt: skip
     ticks, shared = distinct(shown)
-    axes.set_xticks(places, ticks)
-    if sum(max(map(len, tick.split("\n"))) for tick in ticks) > 26:
-        axes.tick_params(axis="x", labelrotation=25)
+    crowded = sum(max(map(len, tick.split("\n"))) for tick in ticks) > 26
+    if crowded:
+        ticks = [short(tick.replace("\n", " "), 24) for tick in ticks]
+    _name_places(axes, places, ticks, crowded=crowded)
     axes.margins(y=0.16)
     side = max(0.5, (3 - len(shown)) / 2)  # one or two bars do not fill the panel
     axes.set_xlim(-side, len(shown) - 1 + side)
@@ -122,11 +123,17 @@ def draw_groups(
         )
     names = [short(tenant, 14) for tenant in tenants]
     crowded = sum(map(len, names)) > 80
-    axes.set_xticks(np.arange(len(tenants)), names, rotation=30 if crowded else 0)
-    for label in axes.get_xticklabels() if crowded else ():
-        label.set_horizontalalignment("right")
+    _name_places(axes, np.arange(len(tenants), dtype=float), names, crowded=crowded)
     axes.grid(visible=False, axis="x")
     axes.set_ylim(bottom=0)
+
+
+def _name_places(axes: Axes, places: Floats, names: Sequence[str], *, crowded: bool) -> None:
+    """Names below bars; where they have no room side by side, at a slant that ends at its bar."""
+    if crowded:
+        axes.set_xticks(places, names, rotation=30, ha="right", rotation_mode="anchor")
+    else:
+        axes.set_xticks(places, names)
 
 
 def _reach(frame: pd.DataFrame) -> Floats:
