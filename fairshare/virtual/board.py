@@ -13,7 +13,7 @@ import os
 import struct
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -22,11 +22,10 @@ from fairshare.virtual.processes import start_ticks
 from fairshare.virtual.rules import Neighbour, SharingKind
 
 SLOTS = 64
-_LAYOUT = struct.Struct("<QqQQ?B6xq9d")
+_LAYOUT = struct.Struct("<QqQQ?B6xq10d")
 _SLOT_BYTES = 128
 _SEQUENCE = struct.Struct("<Q")
 _LIVENESS_S = 0.5
-_NOTHING = Demand(0.0, 0.0, 0.0)
 _KINDS = (SharingKind.TIMESLICE, SharingKind.MPS)
 
 
@@ -46,7 +45,7 @@ class Entry:
     sm_share: float
     memory_bytes: int
     busy: bool = False
-    demand: Demand = _NOTHING
+    demand: Demand = field(default_factory=lambda: Demand(0.0, 0.0, 0.0))
     step_s: float = 0.0
     due_s: float = 0.0
     busy_s: float = 0.0
@@ -57,16 +56,16 @@ class Entry:
         return _LAYOUT.pack(
             sequence, self.pid, self.start_ticks, self.partition, self.busy,
             _KINDS.index(self.kind), self.memory_bytes, self.sm_share,
-            d.compute_s, d.memory_s, d.latency_s, d.host_s, self.step_s, self.due_s, self.busy_s,
-            0.0,
+            d.compute_s, d.memory_s, d.latency_s, d.host_s, d.attention_compute_s,
+            d.attention_memory_s, self.step_s, self.due_s, self.busy_s,
         )  # fmt: skip
 
     @classmethod
     def unpack(cls, data: bytes) -> Entry:
         """The entry in a slot's bytes."""
-        (_, pid, ticks, partition, busy, kind, memory, share, c, m, lat, host, step, due, used, _
+        (_, pid, ticks, partition, busy, kind, memory, share, *demanded, step, due, used
          ) = _LAYOUT.unpack(data)  # fmt: skip
-        demand = Demand(c, m, lat, host)
+        demand = Demand(*demanded)
         return cls(
             pid, ticks, partition, _KINDS[kind], share, memory, busy, demand, step, due, used
         )

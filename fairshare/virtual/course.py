@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fairshare.virtual.physics import Batch, Constants, Costs, Demand
+from fairshare.virtual.physics import Batch, Constants, Costs, Demand, overlapped_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,21 +28,27 @@ class Lane:
 
     def course(self, batch: Batch, steps: int) -> Course:
         """The next ``steps`` iterations, of which ``batch`` is the first."""
-        compute, memory, latency = self.costs.parts(batch)
+        demand = self.costs.demand(batch)
+        compute, memory = demand.attention_compute_s, demand.attention_memory_s
         more_compute = self.costs.pair_s * batch.decoding
         more_memory = self.costs.kv_s * batch.decoding
         k = self.constants.overlap_exponent
         c, m = 1 / self.sm_share, 1 / self.bandwidth_share
-        host = self.costs.host_s
+        rest = demand.latency_s + overlapped_s(demand.compute_s * c, demand.memory_s * m, k)
 
         def duration(index: float) -> float:
-            work = _norm(
-                (compute + index * more_compute) * c, (memory + index * more_memory) * m, k
-            )
-            return max(latency + work, host)
+            computing, moving = compute + index * more_compute, memory + index * more_memory
+            return max(rest + overlapped_s(computing * c, moving * m, k), demand.host_s)
 
         half = (steps - 1) / 2
-        middle = Demand(compute + half * more_compute, memory + half * more_memory, latency, host)
+        middle = Demand(
+            demand.compute_s,
+            demand.memory_s,
+            demand.latency_s,
+            demand.host_s,
+            compute + half * more_compute,
+            memory + half * more_memory,
+        )
         at_half = duration(half)
         if steps == 1:
             return Course(1, at_half, 0.0, 0.0, middle, at_half)
@@ -87,10 +93,3 @@ class Course:
             self.first_s + (n - 1) * (self.slope / 2 + self.bend * (2 * n - 1) / 6)
         )
         return sums
-
-
-def _norm(a: float, b: float, k: float) -> float:
-    longer, shorter = (a, b) if a > b else (b, a)
-    if shorter <= 0:
-        return longer
-    return float(longer * (1 + (shorter / longer) ** k) ** (1 / k))

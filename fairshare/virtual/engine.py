@@ -29,8 +29,8 @@ class Sequence(Request):
 
     ``computed`` tokens have their KV in the cache; ``generated`` have been emitted so far (while it
     decodes both are the engine's to tell); ``told`` of them the policy knows of.
-    ``prefix`` names the full blocks of the prompt from its beginning, equal for equal contents; of
-    these ``shared`` are held in the prefix cache.
+    ``prefix`` names the full blocks of the prompt from its beginning, by numbers that are not
+    negative and equal for equal contents; of these ``shared`` are held in the prefix cache.
     """
 
     priority: int = 0  # vLLM's: smaller goes first
@@ -109,7 +109,7 @@ class Engine:
         self._context = 0
         self._ends: list[tuple[int, int, Sequence]] = []
         self._residues = [0] * BLOCK_TOKENS
-        self._cache = PrefixCache()
+        self._cache = PrefixCache(limits.kv_blocks)
 
     @property
     def has_work(self) -> bool:
@@ -244,7 +244,8 @@ class Engine:
             policy.admit(sequence, now_s)
             del self._waiting[sequence]
             self._cache.hold(sequence, found)
-            self._take(blocks + idle)
+            self.free_blocks -= idle
+            self._take(blocks)
             sequence.blocks = blocks
             budget -= self._start(sequence, budget)
 
@@ -330,12 +331,12 @@ class Engine:
             self._context -= sequence.computed
             self._residues[sequence.offset % BLOCK_TOKENS] -= 1
             sequence.offset = None
-        self.free_blocks += sequence.blocks + self._cache.release(sequence)
+        self.free_blocks += self._cache.release(sequence, sequence.blocks)
         sequence.blocks = 0
 
     def _take(self, blocks: int) -> None:
         self.free_blocks -= blocks
-        self._cache.keep_at_most(self.free_blocks)
+        self._cache.take(blocks)
 
     def _tell(self, sequence: Sequence, now_s: float) -> None:
         """Let the policy know of tokens that it was not told of yet."""

@@ -33,25 +33,26 @@ class Gpu(Protocol):
 class Constants:
     """The fitted and borrowed numbers of the model, with the evidence for each.
 
-    Evidence: *fitted* on published A100-40 measurements (NVIDIA Dynamo, Qwen3-4B), *derived* from
-    other published data, *inferred* from one source without a check.
+    Evidence: *fitted* on published A100-40 measurements (NVIDIA Dynamo, Qwen3-4B; the range is that
+    of two fits on disjoint rows, benchmarks/virtual-gpu.md), *derived* from other published data,
+    *inferred* from one source without a check.
     """
 
-    compute_efficiency: float = 0.635  # fitted 0.61-0.64; A100 kernel profiles 0.66-0.73
-    memory_efficiency: float = 0.85  # fitted 0.83-0.86
-    layer_latency_s: float = 60e-6  # fitted 58-62 us
+    compute_efficiency: float = 0.579  # fitted 0.51-0.58; A100 kernel profiles 0.66-0.73
+    memory_efficiency: float = 0.849  # fitted 0.85
+    layer_latency_s: float = 59.9e-6  # fitted 60 us; A100 GEMMs of one token 62 us
     overlap_exponent: float = 2.2  # derived from A100 GEMM times; anything in 1.0-2.2 fits
     bandwidth_knee: float = 0.16  # derived from H200 decode time against SM count, 0.14-0.19
-    timeslice_tax: float = 1.11  # fitted; a vision model on an A100-80 gives the same
+    timeslice_tax: float = 1.092  # fitted 1.09-1.10; a vision model on an A100-80 gives 1.11
     oversubscription: float = 1.19  # inferred from one vision model under MPS, 1.17-1.21
     eager_host_s_per_layer: float = 39e-3 / 36  # published for one host: 39 ms for 36 layers
-    front_end_s: float = 0.037  # fitted 37-42 ms: HTTP, tokenizer, scheduling of that site
+    front_end_s: float = 0.024  # fitted 17-24 ms: HTTP, tokenizer, scheduling of that site
 
 
 PUBLISHED = Constants()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: some are made for each request
 class Batch:
     """What one iteration computes, in tokens.
 
@@ -69,17 +70,26 @@ class Batch:
     chunk_pairs: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Demand:
     """One step's cost on the whole device, in seconds.
 
-    ``host_s`` is the least time a step takes because the host cannot launch it faster.
+    Matrix products and attention are different kernels, which run one after the other: a product
+    that is bound by compute hides its own traffic, but not the reading of the KV cache. ``host_s``
+    is the least time a step takes because the host cannot launch it faster.
     """
 
     compute_s: float
     memory_s: float
     latency_s: float
     host_s: float = 0.0
+    attention_compute_s: float = 0.0
+    attention_memory_s: float = 0.0
+
+    @property
+    def moving_s(self) -> float:
+        """All of its memory traffic."""
+        return self.memory_s + self.attention_memory_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,17 +123,16 @@ class Costs:
 
     def demand(self, batch: Batch) -> Demand:
         """What one iteration of ``batch`` demands."""
-        return Demand(*self.parts(batch), self.host_s)
-
-    def parts(self, batch: Batch) -> tuple[float, float, float]:
-        """Seconds of compute, memory traffic and latency of one iteration of ``batch``."""
         tokens = batch.prompt_tokens + batch.decoding
         pairs = batch.chunk_pairs + batch.decode_context
         read = batch.decode_context + batch.chunk_starts + tokens
-        return (
-            self.token_s * tokens + self.sample_s * batch.sampled + self.pair_s * pairs,
-            self.weights_s + self.kv_s * read,
+        return Demand(
+            self.token_s * tokens + self.sample_s * batch.sampled,
+            self.weights_s,
             self.latency_s,
+            self.host_s,
+            self.pair_s * pairs,
+            self.kv_s * read,
         )
 
     def within(self, sm_share: float, bandwidth_share: float) -> Costs:
@@ -143,13 +152,20 @@ def work_s(
 ) -> float:
     """Seconds of the compute and memory part of a step on a share of the device."""
     k = constants.overlap_exponent
-    compute = demand.compute_s / sm_share
-    memory = demand.memory_s / bandwidth_share
-    longer = max(compute, memory)
-    if longer == 0:
-        return 0.0
+    return overlapped_s(
+        demand.compute_s / sm_share, demand.memory_s / bandwidth_share, k
+    ) + overlapped_s(
+        demand.attention_compute_s / sm_share, demand.attention_memory_s / bandwidth_share, k
+    )
+
+
+def overlapped_s(compute_s: float, memory_s: float, exponent: float) -> float:
+    """How long kernels take that compute and move data at once: a smooth maximum of both."""
+    longer, shorter = (compute_s, memory_s) if compute_s > memory_s else (memory_s, compute_s)
+    if shorter <= 0:
+        return longer
     # Divided by the longer one so that the powers neither overflow nor vanish.
-    return float(longer * ((compute / longer) ** k + (memory / longer) ** k) ** (1 / k))
+    return float(longer * (1 + (shorter / longer) ** exponent) ** (1 / exponent))
 
 
 def drawable_bandwidth(sm_share: float, constants: Constants = PUBLISHED) -> float:

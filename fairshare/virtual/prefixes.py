@@ -1,8 +1,8 @@
 """Blocks of prompts that stay in the KV cache for whoever begins in the same way.
 
 As in vLLM: a block is known by all tokens from the prompt's beginning to its end, its last token is
-always computed anew, blocks that nobody holds stay until their room is needed, and of those the one
-that was let go first is overwritten first, the end of a prompt before its beginning.
+always computed anew, and blocks that nobody holds, named or not, are overwritten in the order in
+which they were let go, the end of a sequence before its beginning.
 """
 
 from __future__ import annotations
@@ -24,9 +24,12 @@ class Holder(Protocol):
 class PrefixCache:
     """Which named blocks there are, who holds them, and which may be overwritten."""
 
-    def __init__(self) -> None:
+    def __init__(self, blocks: int) -> None:
         self._holders: dict[int, int] = {}
-        self._idle: OrderedDict[int, None] = OrderedDict()
+        # Idle blocks in the order in which they are overwritten: a name, which is not negative, or
+        # a number of nameless ones under a key of their own.
+        self._idle: OrderedDict[int, int] = OrderedDict({-1: blocks})
+        self._keys = 1
 
     def look_up(self, sequence: Holder) -> tuple[int, int]:
         """Blocks from the beginning that are there, and how many of them nobody holds."""
@@ -60,19 +63,29 @@ class PrefixCache:
             sequence.shared += 1
         return sequence.shared - before
 
-    def release(self, sequence: Holder) -> int:
-        """Let a sequence go; how many blocks nobody holds any more."""
-        freed = 0
+    def release(self, sequence: Holder, nameless: int) -> int:
+        """Let a sequence go, and its nameless blocks; how many nobody holds any more."""
+        freed = nameless
+        if nameless:
+            self._keys += 1
+            self._idle[-self._keys] = nameless
         for name in reversed(sequence.prefix[: sequence.shared]):
             self._holders[name] -= 1
             if not self._holders[name]:
-                self._idle[name] = None
+                self._idle[name] = 1
                 freed += 1
         sequence.shared = 0
         return freed
 
-    def keep_at_most(self, blocks: int) -> None:
-        """Overwrite those that were let go first until no more than ``blocks`` are left idle."""
-        while len(self._idle) > blocks:
-            name, _ = self._idle.popitem(last=False)
-            del self._holders[name]
+    def take(self, blocks: int) -> None:
+        """Overwrite so many idle blocks; the caller knows that there are as many."""
+        while blocks:
+            key = next(iter(self._idle))
+            count = self._idle[key]
+            if count > blocks:
+                self._idle[key] = count - blocks
+                return
+            del self._idle[key]
+            blocks -= count
+            if key >= 0:
+                del self._holders[key]

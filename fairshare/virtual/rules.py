@@ -36,6 +36,8 @@ class Partition:
             memory_s=demand.memory_s / self.bandwidth_share,
             latency_s=demand.latency_s,
             host_s=demand.host_s,
+            attention_compute_s=demand.attention_compute_s / self.sm_share,
+            attention_memory_s=demand.attention_memory_s / self.bandwidth_share,
         )
 
 
@@ -107,7 +109,7 @@ class MpsClient:
         drawable = drawable_bandwidth(own_share, self.constants)
         work = work_s(demand, own_share, drawable, self.constants)
         draws = [_draw(n, n.sm_share * scale, self.constants) for n in clients]
-        progress = _progress(demand.memory_s / work if work else 0.0, draws)
+        progress = _progress(demand.moving_s / work if work else 0.0, draws)
         step = demand.latency_s + work / progress
         if crowded:
             step *= self.constants.oversubscription
@@ -147,7 +149,7 @@ def _draw(client: Neighbour, sm_share: float, constants: Constants) -> tuple[flo
         return 0.0, 0.0
     work = work_s(client.demand, sm_share, drawable_bandwidth(sm_share, constants), constants)
     busy = max(0.0, 1 - client.demand.latency_s / client.step_s)
-    return busy, client.demand.memory_s / work if work else 0.0
+    return busy, client.demand.moving_s / work if work else 0.0
 
 
 def _progress(own_draw: float, draws: Sequence[tuple[float, float]]) -> float:

@@ -68,7 +68,7 @@ async def steps_of(
 
 
 async def test_time_sliced_servers_slow_each_other_down_by_the_law(gpu: dict[str, str]) -> None:
-    """Two busy servers take 2 * 1.11 as long for a simulated step as one; memory adds up."""
+    """Two busy servers take 2 * 1.092 as long for a simulated step as one; memory adds up."""
     with server(*HALF, env=gpu) as one, server(*HALF, env=gpu) as two:
         with Board(state(gpu) / "board") as board:
             (alone,) = await steps_of([one.url], board, lambda found: any(e.busy for e in found))
@@ -77,7 +77,7 @@ async def test_time_sliced_servers_slow_each_other_down_by_the_law(gpu: dict[str
                 board,
                 lambda found: sum(e.step_s > 1.5 * alone for e in found if e.busy) == 2,
             )
-        assert both == pytest.approx([2 * 1.11 * alone] * 2, rel=0.05)
+        assert both == pytest.approx([2 * 1.092 * alone] * 2, rel=0.05)
         sampler = Nvml(StandInNvml(state(gpu))).sampler("virtual:a100-40")
         sample = sampler.sample()
         assert sample is not None

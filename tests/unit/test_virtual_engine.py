@@ -271,7 +271,7 @@ def test_what_the_policy_throws_out_for_want_of_room_is_handed_on() -> None:
 
 def prompted(name: str, prompt: list[int], output: int = 4) -> Sequence:
     """A request whose prompt consists of these blocks, named by what lies before them too."""
-    prefix = tuple(hash(tuple(prompt[: i + 1])) for i in range(len(prompt)))
+    prefix = tuple(abs(hash(tuple(prompt[: i + 1]))) for i in range(len(prompt)))
     return Sequence(name, "", BLOCK_TOKENS * len(prompt), output, prefix=prefix)
 
 
@@ -295,7 +295,7 @@ def test_idle_blocks_are_overwritten_the_oldest_prompt_and_its_end_first() -> No
     for name, prompt in (("a", [1, 2, 3]), ("b", [4, 5, 6])):
         served.add(prompted(name, prompt), 0.0)
         drain(served)
-    served.add(prompted("c", [7, 8]), 0.0)  # takes three blocks: two are free, one is a's end
+    served.add(prompted("c", [7]), 0.0)  # takes the places of a's answer and of a's last block
     drain(served)
     again = prompted("d", [1, 2, 3])
     served.add(again, 0.0)
