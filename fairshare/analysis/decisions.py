@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from fairshare.errors import Location, ResultsError
+from fairshare.results.packed import opened, stored
 from fairshare.units import NS_PER_S
 
 _MOST_POINTS = 2000  # of each tenant's line in a figure
@@ -39,12 +40,12 @@ def read_decisions(path: Path) -> Decisions | None:
     Raises:
         ResultsError: another line is damaged, with its place.
     """
-    if not path.is_file():
+    if (there := stored(path)) is None:
         return None
     counters: dict[str, tuple[list[float], list[float]]] = {}
     idling = _Idling()
     start = None
-    for line in _lines(path):
+    for line in _lines(there):
         when = float(line["time_ns"]) / NS_PER_S
         start = when if start is None else start
         idling.see(when, line)
@@ -103,16 +104,11 @@ def _told(line: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.endswith(b"\n"):
-                    return
-                yield _line(line, path, number)
-    except OSError as error:
-        raise ResultsError(
-            f"cannot be read: {error.strerror or error}", where=Location(path)
-        ) from error
+    with opened(path) as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                return
+            yield _line(line, path, number)
 
 
 def _line(line: bytes, path: Path, number: int) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import orjson
 
 from fairshare.errors import Location, ResultsError
 from fairshare.records import RequestRecord
+from fairshare.results.packed import opened, stored
 
 _TEXT = ("id", "tenant", "server")
 _OPTIONAL_TEXT = ("finish_reason", "error_text")
@@ -21,7 +22,7 @@ _LARGEST = 2**62  # fits 64 bits with room for a difference
 
 
 def read_records(path: Path, *, complete: bool) -> Iterator[RequestRecord]:
-    """The records of a file, one by one; a file that is absent holds none.
+    """The records of a file (or of ``<file>.gz``), one by one; one that is absent holds none.
 
     With ``complete`` false, a last line without its line end is passed over: the writer was
     killed in the middle of it.
@@ -29,22 +30,17 @@ def read_records(path: Path, *, complete: bool) -> Iterator[RequestRecord]:
     Raises:
         ResultsError: a damaged line, with file and line.
     """
-    if not path.exists():
+    if (there := stored(path)) is None:
         return
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.endswith(b"\n"):
-                    if complete:
-                        raise ResultsError(
-                            "damaged: the line is cut short", where=Location(path, number)
-                        )
-                    return
-                yield _parse(line, path, number)
-    except OSError as error:
-        raise ResultsError(
-            f"cannot be read: {error.strerror or error}", where=Location(path)
-        ) from error
+    with opened(there) as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                if complete:
+                    raise ResultsError(
+                        "damaged: the line is cut short", where=Location(there, number)
+                    )
+                return
+            yield _parse(line, there, number)
 
 
 def _parse(line: bytes, path: Path, number: int) -> RequestRecord:

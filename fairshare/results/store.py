@@ -14,6 +14,7 @@ from fairshare.errors import Location, ResultsError
 from fairshare.records import FORMAT_VERSION, CellResult, RequestRecord
 from fairshare.results import layout
 from fairshare.results.files import read_bytes, write_atomic, writing
+from fairshare.results.packed import stored
 from fairshare.results.reading import read_records
 from fairshare.results.writer import CellWriter
 
@@ -46,7 +47,7 @@ class StoredCell:
             ResultsError: a damaged line, with file and line; a complete cell without the file.
         """
         path = self.dir / layout.REQUESTS
-        if self.complete and not path.exists():  # written empty, if need be, by every cell
+        if self.complete and stored(path) is None:  # written empty, if need be, by every cell
             raise ResultsError("damaged: the file is missing", where=Location(path))
         return read_records(path, complete=self.complete)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import os
 from pathlib import Path
 
@@ -56,6 +57,22 @@ def _result(cell_id: str = "cell-1", status: CellStatus = CellStatus.OK) -> Cell
 def store(tmp_path: Path) -> ResultStore:
     """A new result folder."""
     return ResultStore.create(tmp_path / "out", {"name": "t"})
+
+
+def test_packed_records_are_read_and_damage_is_told(store: ResultStore) -> None:
+    """What is kept for long may be gzipped; a file cut short is an error with its name."""
+    cell = store.begin_cell("cell-1")
+    cell.append(_record(1))
+    cell.finish(_result())
+    (kept,) = store.cells()
+    plain = kept.dir / layout.REQUESTS
+    packed = plain.with_name("requests.jsonl.gz")
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    plain.unlink()
+    assert [record.id for record in kept.records()] == ["q1"]
+    packed.write_bytes(packed.read_bytes()[:-9])
+    with pytest.raises(ResultsError, match=r"requests\.jsonl\.gz: cannot be read"):
+        list(kept.records())
 
 
 def test_records_come_back_as_they_were_written(store: ResultStore) -> None:
