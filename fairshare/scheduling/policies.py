@@ -20,11 +20,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fairshare.scheduling import fcfs
+from fairshare.scheduling import drr, edf, fcfs, lcf, round_robin, rpm, sjf, tpm, vtc
 from fairshare.scheduling.offer import Offer, read_options
 from fairshare.scheduling.policy import SchedulingPolicy, Tenants
 
-OFFERS: tuple[Offer, ...] = (fcfs.OFFER,)
+OFFERS: tuple[Offer, ...] = (
+    fcfs.OFFER,
+    round_robin.OFFER,
+    rpm.OFFER,
+    tpm.OFFER,
+    lcf.OFFER,
+    drr.OFFER,
+    vtc.OFFER,
+    edf.OFFER,
+    sjf.OFFER,
+)
 """In the order in which they are listed to users."""
 
 

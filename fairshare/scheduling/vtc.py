@@ -1,0 +1,208 @@
+"""VTC, the Virtual Token Counter: the tenant that has been served least is next.
+
+Each tenant has a counter of the service it has got, divided by its weight. A tenant that comes back
+from being idle is lifted to where the others are, so that idleness is not saved up.
+
+Source: VTC, arXiv 2401.00588, algorithms 2 (VTC), 3 (length prediction) and 4 (general costs).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fairshare.scheduling.bookkeeping import Bookkeeping
+from fairshare.scheduling.costs import Cost, Linear, Profiled
+from fairshare.scheduling.offer import Offer, option
+from fairshare.scheduling.policy import Refusal, Request, Tenants
+from fairshare.scheduling.prediction import predictor
+from fairshare.scheduling.queues import Key, LeastFirst, TenantQueues
+
+FORGET_ABOVE = 1024
+"""With fewer idle tenants than this, no counter is looked at in order to forget it."""
+
+
+@dataclass(frozen=True, slots=True)
+class VtcOptions:
+    """What a token costs, and what is known of an answer's length before it comes."""
+
+    cost: str = option(
+        "linear",
+        "weighted tokens, or the quadratic function that VTC's authors fitted to a 7B model",
+        one_of=("linear", "profiled"),
+    )
+    input_price: float = option(1.0, "cost of an input token (linear)", least=0)
+    output_price: float = option(2.0, "cost of an output token (linear)", least=0)
+    charge_cached: bool = option(True, "prompt tokens from the prefix cache cost like others")
+    prediction: str = option(
+        "none",
+        "output tokens charged at admission: none, the tenant's average so far, or the truth",
+        one_of=("none", "average", "oracle"),
+    )
+    error_fraction: float = option(0.0, "by how much the oracle may be wrong", least=0, most=1)
+    seed: int = option(0, "fixes the oracle's errors")
+
+    def function(self) -> Cost:
+        """The cost function."""
+        if self.cost == "profiled":
+            return Profiled()
+        return Linear(self.input_price, self.output_price)
+
+
+@dataclass(slots=True)
+class _Account:
+    """What a running (or preempted) request has been charged, before the division by the weight."""
+
+    input_tokens: int
+    paid_tokens: float
+    """Output tokens that are paid for: those produced, or predicted if they are more."""
+    charged: float
+
+
+class Vtc(Bookkeeping[TenantQueues]):
+    """The least counter first; the prompt is charged at admission, each token as it is produced.
+
+    With U = max(w_p L_input, w_q M), M the tokens that fit into a batch: counters of tenants that
+    wait differ by at most U; the service of two tenants that are backlogged all the time differs by
+    at most 2 U; nobody gets more than 4 U beyond what a backlogged tenant got.
+    """
+
+    name = "vtc"
+
+    def __init__(self, options: VtcOptions, tenants: Tenants) -> None:
+        super().__init__(TenantQueues())
+        self._options = options
+        self._cost = options.function()
+        self._predictor = predictor(options.prediction, options.error_fraction, options.seed)
+        self._tenants = tenants
+        self._counters: dict[str, float] = {}
+        self._accounts: dict[Request, _Account] = {}
+        self._order = LeastFirst(self._key)
+        self._last_left: str | None = None
+        self._forget_at = FORGET_ABOVE
+
+    def arrive(self, request: Request, now_s: float) -> Refusal | None:
+        was_idle = not self._waiting.has(request.tenant)
+        super().arrive(request, now_s)
+        if was_idle:
+            self._lift(request.tenant)
+            self._order.enter(request.tenant)
+        return None
+
+    def head(self, now_s: float) -> Request | None:
+        tenant = self._order.least()
+        return None if tenant is None else self._waiting.first(tenant)
+
+    def admit(self, request: Request, now_s: float) -> None:
+        super().admit(request, now_s)
+        if not self._waiting.has(request.tenant):
+            self._leave(request.tenant)
+        if request in self._accounts:  # it was preempted, and has paid
+            return
+        predicted = self._predictor.tokens(request) or 0.0
+        paid = request.prompt_tokens
+        if not self._options.charge_cached:
+            paid -= request.cached_tokens
+        cost = self._cost.of(paid, predicted)
+        self._accounts[request] = _Account(paid, predicted, cost)
+        self._charge(request.tenant, cost)
+
+    def produced(self, request: Request, tokens: int, now_s: float) -> None:
+        super().produced(request, tokens, now_s)
+        account = self._accounts.get(request)
+        if account is not None and request.produced > account.paid_tokens:
+            more = self._cost.more(account.input_tokens, account.paid_tokens, request.produced)
+            account.paid_tokens = request.produced
+            account.charged += more
+            self._charge(request.tenant, more)
+
+    def put_back(self, request: Request, now_s: float, *, preempted: bool) -> None:
+        super().put_back(request, now_s, preempted=preempted)
+        if not preempted:
+            self._charge(request.tenant, -self._accounts.pop(request).charged)
+        self._order.enter(request.tenant)
+
+    def finish(self, request: Request, now_s: float) -> None:
+        if request in self._running:
+            self._predictor.learn(request)
+        super().finish(request, now_s)
+        account = self._accounts.pop(request, None)
+        if account is not None and request.produced < account.paid_tokens:
+            unused = self._cost.more(account.input_tokens, request.produced, account.paid_tokens)
+            self._refund(request.tenant, unused)
+
+    def cancel(self, request: Request, now_s: float, *, refund: bool = False) -> None:
+        super().cancel(request, now_s, refund=refund)
+        if not self._waiting.has(request.tenant) and request.tenant in self._order:
+            self._leave(request.tenant)
+        account = self._accounts.pop(request, None)
+        if account is None:
+            return
+        unused = self._cost.more(account.input_tokens, request.produced, account.paid_tokens)
+        self._refund(request.tenant, account.charged if refund else max(0.0, unused))
+
+    def rank(self, request: Request) -> int:
+        """The tenant's counter."""
+        return int(self._counters.get(request.tenant, 0.0))
+
+    def counters(self) -> dict[str, float]:
+        return dict(self._counters)
+
+    def _key(self, tenant: str) -> Key:
+        return self._counters[tenant], self._waiting.place(tenant)
+
+    def _level(self) -> float:
+        """Where a tenant that comes back is lifted to: the least counter of those that wait.
+
+        If nobody waits, the counter of the tenant that was the last to have a waiting request.
+        """
+        least = self._order.least()
+        tenant = self._last_left if least is None else least
+        return 0.0 if tenant is None else self._counters[tenant]
+
+    def _lift(self, tenant: str) -> None:
+        """Raise the counter of a tenant that comes back; never lower it."""
+        self._counters[tenant] = max(self._counters.get(tenant, 0.0), self._level())
+
+    def _leave(self, tenant: str) -> None:
+        self._order.leave(tenant)
+        self._last_left = tenant
+        if len(self._counters) > self._forget_at:
+            self._forget()
+
+    def _charge(self, tenant: str, cost: float) -> None:
+        self._counters[tenant] = self._counters.get(tenant, 0.0) + cost / self._tenants.weight(
+            tenant
+        )
+
+    def _refund(self, tenant: str, cost: float) -> None:
+        if cost <= 0:
+            return
+        self._charge(tenant, -cost)
+        if self._waiting.has(tenant):
+            self._order.enter(tenant)
+
+    def _forget(self) -> None:
+        """Drop counters that a lift would raise anyway: of tenants that neither wait nor run."""
+        level = self._level()
+        kept = {request.tenant for request in self._running} | {self._last_left}
+        self._counters = {
+            tenant: counter
+            for tenant, counter in self._counters.items()
+            if counter > level or tenant in kept or self._waiting.has(tenant)
+        }
+        self._forget_at = 2 * len(self._counters) + FORGET_ABOVE
+
+
+OFFER = Offer(
+    name=Vtc.name,
+    says="the tenant that has got least service for its weight (Virtual Token Counter)",
+    make=Vtc,
+    options=VtcOptions,
+    aliases={
+        "vtc_fair": {},
+        "vtc_len_predict": {"prediction": "average"},
+        "vtc_oracle": {"prediction": "oracle"},
+        "VTC": {},
+        "QUEUE_VTC": {},
+    },
+)
