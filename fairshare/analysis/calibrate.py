@@ -6,12 +6,12 @@ they were sent. The first half of them is fitted, the second half says how good 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fairshare.analysis.fitting import Floats, fit_constants
 from fairshare.errors import ResultsError
 from fairshare.records import RequestRecord
 from fairshare.units import NS_PER_S
@@ -26,7 +26,10 @@ from fairshare.virtual.rules import TimeSliced
 from fairshare.virtual.simulated import Flight, SimulatedServer
 
 LEAST_REQUESTS = 20
-_FITTED = ("compute_efficiency", "memory_efficiency", "front_end_s")
+_ROUNDS, _STILL, _DAMPING = 40, 1e-4, 0.7
+_SPREAD = 0.15  # of TTFT, below which prompts count as equally long
+_EFFICIENCIES = ("compute_efficiency", "memory_efficiency")
+_LEAST, _MOST = 0.05, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,10 @@ class Measured:
     def tpot_s(self) -> float:
         """Time per output token after the first."""
         return (self.e2e_s - self.ttft_s) / max(1, self.output_tokens - 1)
+
+
+Pair = tuple[Measured, tuple[float, float]]
+"""A request and the TTFT and E2E that are predicted for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +111,12 @@ def calibrate(
             hint="measure longer (--window), in mode exclusive",
         )
 
-    def residuals(constants: Constants) -> Floats:
-        parts = [
-            _logs(requests, replayed(served, requests, constants), len(requests) // 2)
-            for served, requests in cells
-        ]
-        return np.concatenate(parts)
-
-    fitted = fit_constants(residuals, start, _FITTED)
+    fitted = start
+    for _ in range(_ROUNDS):
+        before, fitted = fitted, _improved(cells, fitted)
+        moved = max(abs(math.log(getattr(fitted, n) / getattr(before, n))) for n in _EFFICIENCIES)
+        if moved < _STILL:
+            break
     first, second = _errors(cells, fitted, half=0), _errors(cells, fitted, half=1)
     return Calibration(fitted, count, first, second, _errors(cells, start, half=1))
 
@@ -145,23 +150,51 @@ def replayed(
     return times
 
 
-def _logs(
-    requests: Sequence[Measured], predicted: Sequence[tuple[float, float]], count: int
-) -> Floats:
-    """Log of predicted over measured: mean TPOT, and mean TTFT of short, middling, long prompts."""
-    pairs = sorted(
-        zip(requests[:count], predicted[:count], strict=True), key=lambda p: p[0].prompt_tokens
+def _improved(
+    cells: Sequence[tuple[Served, Sequence[Measured]]], constants: Constants
+) -> Constants:
+    """Constants that come closer, by what each of them does that the others do not.
+
+    Compute scales how TTFT grows with the prompt, the front end shifts it, and memory traffic
+    scales the time of each further token. Where all prompts wait equally long, nothing tells the
+    first two apart: the front end stays what it was.
+    """
+    pairs = _pairs(cells, constants, half=0)
+    ttft = np.array([[m.ttft_s, t - constants.front_end_s] for m, (t, _) in pairs])
+    measured, predicted = ttft[:, 0], ttft[:, 1]
+    if predicted.std() > _SPREAD * predicted.mean():
+        slope, front_end_s = np.polyfit(predicted, measured, 1)
+    else:
+        front_end_s = constants.front_end_s
+        slope = (measured.mean() - front_end_s) / predicted.mean()
+    faster = math.exp(_DAMPING * math.log(min(max(float(slope), 0.25), 4.0)))
+    shorter = 1 / _tpot(pairs)
+    return replace(
+        constants,
+        compute_efficiency=_within(constants.compute_efficiency / faster),
+        memory_efficiency=_within(constants.memory_efficiency / shorter),
+        front_end_s=max(0.0, float(front_end_s)),
     )
-    groups = [list(group) for group in np.array_split(np.arange(len(pairs)), 3) if len(group)]
-    ratios = [_tpot(pairs)]
-    for group in groups:
-        chosen = [pairs[i] for i in group]
-        ratios.append(sum(p[0] for _, p in chosen) / sum(m.ttft_s for m, _ in chosen))
-    logs: Floats = np.log(np.array(ratios, dtype=np.float64))
-    return logs
 
 
-def _tpot(pairs: Sequence[tuple[Measured, tuple[float, float]]]) -> float:
+def _within(efficiency: float) -> float:
+    return min(max(efficiency, _LEAST), _MOST)
+
+
+def _pairs(
+    cells: Sequence[tuple[Served, Sequence[Measured]]], constants: Constants, *, half: int
+) -> list[Pair]:
+    """The first or the second half of each cell's requests, with what is predicted for them."""
+    pairs: list[Pair] = []
+    for served, requests in cells:
+        middle = len(requests) // 2
+        part = slice(middle, None) if half else slice(0, middle)
+        predicted = replayed(served, requests, constants)
+        pairs += zip(requests[part], predicted[part], strict=True)
+    return pairs
+
+
+def _tpot(pairs: Sequence[Pair]) -> float:
     predicted = sum((e - t) / max(1, m.output_tokens - 1) for m, (t, e) in pairs)
     return predicted / sum(m.tpot_s for m, _ in pairs)
 
@@ -169,12 +202,7 @@ def _tpot(pairs: Sequence[tuple[Measured, tuple[float, float]]]) -> float:
 def _errors(
     cells: Sequence[tuple[Served, Sequence[Measured]]], constants: Constants, *, half: int
 ) -> Errors:
-    pairs: list[tuple[Measured, tuple[float, float]]] = []
-    for served, requests in cells:
-        middle = len(requests) // 2
-        part = slice(middle, None) if half else slice(0, middle)
-        predicted = replayed(served, requests, constants)
-        pairs += zip(requests[part], predicted[part], strict=True)
+    pairs = _pairs(cells, constants, half=half)
     return Errors(
         ttft=sum(t for _, (t, _) in pairs) / sum(m.ttft_s for m, _ in pairs) - 1,
         tpot=_tpot(pairs) - 1,

@@ -44,11 +44,11 @@ def served_with(count: int, seed: int, noise: float) -> list[Measured]:
 
 @pytest.mark.parametrize("noise", [0.0, 0.1])
 def test_calibration_finds_the_constants_that_the_requests_were_served_with(noise: float) -> None:
-    """Efficiencies come back within 3 %, and requests kept back are predicted within 2 % E2E."""
+    """Efficiencies come back within 5 %, and requests kept back are predicted within 2 % E2E."""
     found = calibrate([(SERVED, served_with(150, 1, noise))])
-    assert found.constants.compute_efficiency == pytest.approx(0.45, rel=0.03)
-    assert found.constants.memory_efficiency == pytest.approx(0.68, rel=0.03)
-    assert found.constants.front_end_s == pytest.approx(0.008, abs=0.004)
+    assert found.constants.compute_efficiency == pytest.approx(0.45, rel=0.05)
+    assert found.constants.memory_efficiency == pytest.approx(0.68, rel=0.05)
+    assert found.constants.front_end_s == pytest.approx(0.008, abs=0.005)
     assert abs(found.held_out.e2e) < 0.02
     assert abs(found.uncalibrated.e2e) > 0.1
     assert found.requests == 150
