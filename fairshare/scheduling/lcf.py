@@ -15,12 +15,7 @@ class Lcf(Vtc):
     """The least counter first, counted from the beginning of time."""
 
     name = "lcf"
-
-    def _lift(self, tenant: str) -> None:
-        self._counters.setdefault(tenant, 0.0)
-
-    def _forget(self) -> None:
-        """No counter can be forgotten: each is the tenant's whole past."""
+    lifts = False
 
 
 OFFER = Offer(

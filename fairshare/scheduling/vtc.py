@@ -9,16 +9,15 @@ Source: VTC, arXiv 2401.00588, algorithms 2 (VTC), 3 (length prediction) and 4 (
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from fairshare.scheduling.bookkeeping import Bookkeeping
 from fairshare.scheduling.costs import Cost, Linear, Profiled
+from fairshare.scheduling.counters import Counters
 from fairshare.scheduling.offer import Offer, option
 from fairshare.scheduling.policy import Refusal, Request, Tenants
 from fairshare.scheduling.prediction import predictor
-from fairshare.scheduling.queues import Key, LeastFirst, TenantQueues
-
-FORGET_ABOVE = 1024
-"""With fewer idle tenants than this, no counter is looked at in order to forget it."""
+from fairshare.scheduling.queues import TenantQueues
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,44 +66,42 @@ class Vtc(Bookkeeping[TenantQueues]):
     """
 
     name = "vtc"
+    lifts: ClassVar[bool] = True
 
     def __init__(self, options: VtcOptions, tenants: Tenants) -> None:
         super().__init__(TenantQueues())
-        self._options = options
+        self._charge_cached = options.charge_cached
         self._cost = options.function()
         self._predictor = predictor(options.prediction, options.error_fraction, options.seed)
-        self._tenants = tenants
-        self._counters: dict[str, float] = {}
         self._accounts: dict[Request, _Account] = {}
-        self._order = LeastFirst(self._key)
-        self._last_left: str | None = None
-        self._forget_at = FORGET_ABOVE
+        self._counters = Counters(
+            self._waiting, tenants, lambda: {r.tenant for r in self._running}, lift=self.lifts
+        )
 
     def arrive(self, request: Request, now_s: float) -> Refusal | None:
         was_idle = not self._waiting.has(request.tenant)
         super().arrive(request, now_s)
         if was_idle:
-            self._lift(request.tenant)
-            self._order.enter(request.tenant)
+            self._counters.enter(request.tenant)
         return None
 
     def head(self, now_s: float) -> Request | None:
-        tenant = self._order.least()
+        tenant = self._counters.least()
         return None if tenant is None else self._waiting.first(tenant)
 
     def admit(self, request: Request, now_s: float) -> None:
         super().admit(request, now_s)
         if not self._waiting.has(request.tenant):
-            self._leave(request.tenant)
+            self._counters.leave(request.tenant)
         if request in self._accounts:  # it was preempted, and has paid
             return
         predicted = self._predictor.tokens(request) or 0.0
-        paid = request.prompt_tokens
-        if not self._options.charge_cached:
-            paid -= request.cached_tokens
-        cost = self._cost.of(paid, predicted)
-        self._accounts[request] = _Account(paid, predicted, cost)
-        self._charge(request.tenant, cost)
+        input_tokens = request.prompt_tokens
+        if not self._charge_cached:
+            input_tokens -= request.cached_tokens
+        cost = self._cost.of(input_tokens, predicted)
+        self._accounts[request] = _Account(input_tokens, predicted, cost)
+        self._counters.charge(request.tenant, cost)
 
     def produced(self, request: Request, tokens: int, now_s: float) -> None:
         super().produced(request, tokens, now_s)
@@ -113,84 +110,42 @@ class Vtc(Bookkeeping[TenantQueues]):
             more = self._cost.more(account.input_tokens, account.paid_tokens, request.produced)
             account.paid_tokens = request.produced
             account.charged += more
-            self._charge(request.tenant, more)
+            self._counters.charge(request.tenant, more)
 
     def put_back(self, request: Request, now_s: float, *, preempted: bool) -> None:
         super().put_back(request, now_s, preempted=preempted)
         if not preempted:
-            self._charge(request.tenant, -self._accounts.pop(request).charged)
-        self._order.enter(request.tenant)
+            self._counters.charge(request.tenant, -self._accounts.pop(request).charged)
+        self._counters.enter(request.tenant, lift=False)
 
     def finish(self, request: Request, now_s: float) -> None:
         if request in self._running:
             self._predictor.learn(request)
         super().finish(request, now_s)
-        account = self._accounts.pop(request, None)
-        if account is not None and request.produced < account.paid_tokens:
-            unused = self._cost.more(account.input_tokens, request.produced, account.paid_tokens)
-            self._refund(request.tenant, unused)
+        self._settle(request, refund=False)
 
     def cancel(self, request: Request, now_s: float, *, refund: bool = False) -> None:
         super().cancel(request, now_s, refund=refund)
-        if not self._waiting.has(request.tenant) and request.tenant in self._order:
-            self._leave(request.tenant)
+        if not self._waiting.has(request.tenant):
+            self._counters.leave(request.tenant)
+        self._settle(request, refund=refund)
+
+    def rank(self, request: Request) -> int:
+        """The tenant's counter."""
+        return int(self._counters.of(request.tenant))
+
+    def counters(self) -> dict[str, float]:
+        return self._counters.all()
+
+    def _settle(self, request: Request, *, refund: bool) -> None:
+        """The request has ended: predicted tokens that it did not produce are paid back, or all."""
         account = self._accounts.pop(request, None)
         if account is None:
             return
         unused = self._cost.more(account.input_tokens, request.produced, account.paid_tokens)
-        self._refund(request.tenant, account.charged if refund else max(0.0, unused))
-
-    def rank(self, request: Request) -> int:
-        """The tenant's counter."""
-        return int(self._counters.get(request.tenant, 0.0))
-
-    def counters(self) -> dict[str, float]:
-        return dict(self._counters)
-
-    def _key(self, tenant: str) -> Key:
-        return self._counters[tenant], self._waiting.place(tenant)
-
-    def _level(self) -> float:
-        """Where a tenant that comes back is lifted to: the least counter of those that wait.
-
-        If nobody waits, the counter of the tenant that was the last to have a waiting request.
-        """
-        least = self._order.least()
-        tenant = self._last_left if least is None else least
-        return 0.0 if tenant is None else self._counters[tenant]
-
-    def _lift(self, tenant: str) -> None:
-        """Raise the counter of a tenant that comes back; never lower it."""
-        self._counters[tenant] = max(self._counters.get(tenant, 0.0), self._level())
-
-    def _leave(self, tenant: str) -> None:
-        self._order.leave(tenant)
-        self._last_left = tenant
-        if len(self._counters) > self._forget_at:
-            self._forget()
-
-    def _charge(self, tenant: str, cost: float) -> None:
-        self._counters[tenant] = self._counters.get(tenant, 0.0) + cost / self._tenants.weight(
-            tenant
-        )
-
-    def _refund(self, tenant: str, cost: float) -> None:
-        if cost <= 0:
-            return
-        self._charge(tenant, -cost)
-        if self._waiting.has(tenant):
-            self._order.enter(tenant)
-
-    def _forget(self) -> None:
-        """Drop counters that a lift would raise anyway: of tenants that neither wait nor run."""
-        level = self._level()
-        kept = {request.tenant for request in self._running} | {self._last_left}
-        self._counters = {
-            tenant: counter
-            for tenant, counter in self._counters.items()
-            if counter > level or tenant in kept or self._waiting.has(tenant)
-        }
-        self._forget_at = 2 * len(self._counters) + FORGET_ABOVE
+        back = account.charged if refund else unused
+        if back > 0:
+            self._counters.charge(request.tenant, -back)
 
 
 OFFER = Offer(
