@@ -32,6 +32,7 @@ COMMANDS = {
     "doctor": ("doctor", "Check whether this machine is ready, and say what to do where not."),
     "status": ("status", "Show who holds which device, and what killed runs left."),
     "clean": ("maintain", "Undo what a killed run left behind."),
+    "gateway": ("gateway", "Run a fair queue in front of an LLM server that already runs."),
     "serve-virtual": ("maintain", "Run one server of the simulated GPU by hand."),
 }
 # What needs root's rights throughout: it looks at processes of all users, and starts none.
