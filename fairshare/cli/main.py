@@ -22,6 +22,7 @@ COMMANDS = {
     "run": ("sweeps", "Run a single cell, or rerun one of a result folder."),
     "plan": ("sweeps", "Show what matrix would do, command by command, and how long it takes."),
     "predict": ("predict", "Predict what matrix would show, in seconds and without a GPU."),
+    "calibrate": ("predict", "Fit the simulated GPU to what was measured on a real one."),
     "analyze": ("results", "Rebuild the summary of a result folder from its raw records."),
     "plot": ("results", "Rebuild the figures of a result folder."),
     "report": ("results", "Rebuild the HTML report of a result folder."),

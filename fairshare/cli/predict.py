@@ -1,4 +1,4 @@
-"""``fairshare predict``: what a matrix would show, by the model of the hardware, in seconds."""
+"""``predict`` and ``calibrate``: what the hardware model says, and fitting it to a device."""
 
 from __future__ import annotations
 
@@ -10,21 +10,84 @@ from typing import Any
 
 import click
 
+from fairshare.cli.options import TEXT
+from fairshare.cli.results import FOLDER
 from fairshare.cli.sweeps import OUTPUT_DIR, flags_of, matrix_of, sweep_flags
 from fairshare.errors import ExitCode
+
+_FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 @click.command("predict")
 @sweep_flags
 @OUTPUT_DIR
 @click.option("--no-report", is_flag=True, help="Leave out figures and page; build them later.")
-def predict_command(output_dir: Path | None, no_report: bool, **given: Any) -> None:
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Constants that `fairshare calibrate` found: its file, or the folder it was run on.",
+)
+@click.option(
+    "--against",
+    type=_FOLDER,
+    metavar="DIR",
+    help="Predict the cells of this result folder instead, and show both with the errors.",
+)
+def predict_command(
+    output_dir: Path | None,
+    no_report: bool,
+    calibration: Path | None,
+    against: Path | None,
+    **given: Any,
+) -> None:
     """Predict every SCENARIO in every mode on a simulated GPU, without starting a server.
 
     The figures come from a model of the hardware (docs/predict.md says how good it is) and are
     marked as simulated. Ask "what if" by changing a flag: another --device virtual:NAME, another
     --mig-layout, more tenants, another policy.
     """
+    from fairshare.runner.calibration import calibrated
+    from fairshare.virtual.physics import PUBLISHED
+
+    constants = PUBLISHED if calibration is None else calibrated(calibration)
+    if against is not None:
+        _against(against, output_dir, constants, given)
+        return
+    _predict(output_dir, constants, given, report=not no_report)
+
+
+@click.command("calibrate")
+@FOLDER
+@click.option("--device", type=TEXT, metavar="NAME", help="The GPU, where FOLDER does not say.")
+@click.option("--model", type=TEXT, metavar="NAME", help="The simulated model to stand for it.")
+def calibrate_command(folder: Path, device: str | None, model: str | None) -> None:
+    """Fit the simulated GPU to what FOLDER has measured in mode exclusive.
+
+    The first half of each cell's requests is fitted, the second half says how good that is.
+    """
+    from fairshare.runner.calibration import calibrate_folder
+
+    found, path = calibrate_folder(folder, device, model)
+    constants = found.constants
+    click.echo(f"{found.requests} requests that had the device to themselves:")
+    click.echo(f"  compute efficiency  {constants.compute_efficiency:.3f} of the peak")
+    click.echo(f"  memory efficiency   {constants.memory_efficiency:.3f} of the bandwidth")
+    click.echo(f"  front end           {1e3 * constants.front_end_s:.1f} ms")
+    click.echo("mean error            TTFT     TPOT      E2E")
+    for name, errors in (
+        ("before", found.uncalibrated),
+        ("fitted half", found.fitted),
+        ("held-out half", found.held_out),
+    ):
+        shown = "  ".join(f"{100 * e:+6.1f} %" for e in (errors.ttft, errors.tpot, errors.e2e))
+        click.echo(f"  {name:16s} {shown}")
+    click.echo(f"kept in {path}; use it with: fairshare predict --calibration {folder}")
+
+
+def _predict(
+    output_dir: Path | None, constants: Any, given: dict[str, Any], *, report: bool
+) -> None:
     from fairshare.analysis import build
     from fairshare.records import CellStatus
     from fairshare.runner.plan import make_plan
@@ -42,9 +105,30 @@ def predict_command(output_dir: Path | None, no_report: bool, **given: Any) -> N
     click.echo(f"device: {settings.device_reason}; in virtual time")
     directory = output_dir or default_output_dir(f"predicted-{matrix.name}")
     before_s = time.monotonic()
-    outcome = predict(settings, make_plan(settings), directory, request=request_of(matrix, flags))
+    outcome = predict(
+        settings,
+        make_plan(settings),
+        directory,
+        request=request_of(matrix, flags),
+        constants=constants,
+    )
     took_s = time.monotonic() - before_s
-    show_analysis(build(directory, figures=not no_report, html=not no_report))
+    show_analysis(build(directory, figures=report, html=report))
     click.echo(f"{outcome.count(CellStatus.OK)} cells predicted in {took_s:.1f} s; in {directory}")
     failed = outcome.count(CellStatus.FAILED) or not outcome.count(CellStatus.OK)
     sys.exit(ExitCode.SOME_CELLS_FAILED if failed else ExitCode.OK)
+
+
+def _against(folder: Path, output_dir: Path | None, constants: Any, given: dict[str, Any]) -> None:
+    from fairshare.runner.against import predict_against
+    from fairshare.runner.session import default_output_dir
+    from fairshare.ui.compared import show_compared
+
+    if given["scenarios"] or given["matrix_name"]:
+        raise click.UsageError("--against takes scenarios and modes from DIR: give no SCENARIO")
+    into = output_dir or default_output_dir(f"predicted-{folder.resolve().name}")
+    compared, missing = predict_against(
+        folder, into, gpu=given["device"], model=given["model"], constants=constants
+    )
+    show_compared(compared, missing)
+    sys.exit(ExitCode.OK if compared else ExitCode.SOME_CELLS_FAILED)

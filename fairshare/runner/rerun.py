@@ -20,6 +20,9 @@ from fairshare.spec.loading import validate
 from fairshare.spec.matrix import Matrix
 from fairshare.spec.scenario import Scenario
 
+# What of a sweep says on what, and by what, it is measured.
+_OF_THE_PLACE = ("device", "launcher", "model", "transport", "load_processes")
+
 
 def request_of(matrix: Matrix, flags: Flags) -> dict[str, Any]:
     """What the user asked for, as kept in ``matrix.json`` for a rerun."""
@@ -29,11 +32,14 @@ def request_of(matrix: Matrix, flags: Flags) -> dict[str, Any]:
     }
 
 
-def replay(folder: Path, cell_id: str, flags: Flags) -> tuple[Settings, RunPlan, Flags]:
+def replay(
+    folder: Path, cell_id: str, flags: Flags, *, elsewhere: bool = False
+) -> tuple[Settings, RunPlan, Flags]:
     """The plan that holds just this cell, from the folder's own definition of it.
 
-    Flags given now win over those of the original run. Scenario and launcher are taken from the
-    folder, so that later edits of the files do not matter.
+    Flags given now win over those of the original run; ``elsewhere``, they alone say on what it
+    runs. Scenario and launcher are taken from the folder, so that later edits of the files do not
+    matter.
 
     Raises:
         ResultsError: there is no such folder or cell.
@@ -44,7 +50,7 @@ def replay(folder: Path, cell_id: str, flags: Flags) -> tuple[Settings, RunPlan,
     key = stored.result.key
     scenario, launcher, scheduling = _definition(stored.dir / layout.CONFIG)
     try:
-        matrix, flags = _request(store.matrix, key, flags, scheduling)
+        matrix, flags = _request(store.matrix, key, flags, scheduling, elsewhere=elsewhere)
         base = Path(store.matrix.get("scenarios", {}).get(key.scenario, "."))
     except (TypeError, ValueError) as error:
         where = Location(store.dir / layout.MATRIX)
@@ -98,11 +104,20 @@ def _find(store: ResultStore, cell_id: str) -> StoredCell:
 
 
 def _request(
-    document: Mapping[str, Any], key: CellKey, flags: Flags, scheduling: Mapping[str, Any]
+    document: Mapping[str, Any],
+    key: CellKey,
+    flags: Flags,
+    scheduling: Mapping[str, Any],
+    *,
+    elsewhere: bool,
 ) -> tuple[Matrix, Flags]:
     request = document.get("request", {})
     narrowed = {
-        **request.get("matrix", {}),
+        **{
+            name: value
+            for name, value in request.get("matrix", {}).items()
+            if not (elsewhere and name in _OF_THE_PLACE)
+        },
         "name": "rerun",
         "scenarios": [key.scenario],
         "modes": [key.mode.value],
@@ -111,7 +126,7 @@ def _request(
         "num_runs": key.repetition,
         **scheduling,
     }
-    original = Flags(**request.get("flags", {}))
+    original = Flags() if elsewhere else Flags(**request.get("flags", {}))
     changes = {
         field.name: getattr(flags, field.name)
         for field in dataclasses.fields(flags)

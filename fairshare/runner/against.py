@@ -1,0 +1,126 @@
+"""Predicted beside measured: every cell of a result folder simulated on the GPU that it ran on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fairshare.analysis.analyze import analyze
+from fairshare.analysis.model import CellAnalysis, TenantMetrics
+from fairshare.errors import FairshareError
+from fairshare.records import CellStatus
+from fairshare.results.store import ResultStore, StoredCell
+from fairshare.runner.calibration import engine_of, measured_gpu, simulated_model
+from fairshare.runner.predict import predict
+from fairshare.runner.rerun import replay
+from fairshare.runner.settings import Flags
+from fairshare.virtual.physics import Constants
+
+# Arguments of an engine that the simulated one heeds.
+_HEEDED = ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "enforce_eager")
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One figure of one tenant (None: of all) in one cell."""
+
+    cell: str
+    label: str
+    tenant: str | None
+    figure: str
+    measured: float
+    predicted: float
+
+    @property
+    def error(self) -> float:
+        """Predicted over measured, less one."""
+        return self.predicted / self.measured - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Unpredicted:
+    """A measured cell that could not be simulated, and why."""
+
+    cell: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What stands for the device and the model that were measured."""
+
+    device: str
+    model: str | None
+    constants: Constants
+
+
+def predict_against(
+    folder: Path, into: Path, *, gpu: str | None, model: str | None, constants: Constants
+) -> tuple[list[Compared], list[Unpredicted]]:
+    """Simulate each cell that was measured to its end, in result folders below ``into``.
+
+    Raises:
+        ResultsError: a folder cannot be used.
+        SpecError: nothing is known of the GPU.
+    """
+    store = ResultStore.open(folder)
+    on = _Place(f"virtual:{measured_gpu(store, gpu).name}", model, constants)
+    measured = {cell.result.id: cell for cell in analyze(store).cells}
+    compared: list[Compared] = []
+    missing: list[Unpredicted] = []
+    for stored in store.cells():
+        if not stored.complete or stored.result.status is not CellStatus.OK:
+            continue
+        try:
+            found = _predicted(store, stored, into / stored.dir.name, on)
+        except FairshareError as error:
+            missing.append(Unpredicted(stored.result.key.slug, str(error).splitlines()[0]))
+            continue
+        compared += _compare(measured[stored.result.id], found)
+    return compared, missing
+
+
+def _predicted(store: ResultStore, stored: StoredCell, into: Path, on: _Place) -> CellAnalysis:
+    args, measured_model = engine_of(stored)
+    flags = Flags(
+        device=on.device,
+        launcher="virtual",
+        model=on.model or simulated_model(measured_model),
+        engine_args={name: args[name] for name in _HEEDED if args.get(name) is not None},
+    )
+    settings, plan, _ = replay(store.dir, stored.result.id, flags, elsewhere=True)
+    predict(settings, plan, into, request={"against": str(store.dir)}, constants=on.constants)
+    [cell] = analyze(ResultStore.open(into)).cells
+    if cell.result.status is not CellStatus.OK:
+        raise FairshareError(f"{cell.result.status.value}: {cell.result.reason}")
+    return cell
+
+
+def _compare(measured: CellAnalysis, predicted: CellAnalysis) -> Iterator[Compared]:
+    by_name = {metrics.tenant: metrics for metrics in predicted.rows()}
+    for metrics in measured.rows():
+        other = by_name.get(metrics.tenant)
+        if other is None:
+            continue
+        for figure, was in _figures(metrics).items():
+            now = _figures(other)[figure]
+            if was and now:
+                yield Compared(
+                    measured.result.key.slug,
+                    measured.result.label,
+                    metrics.tenant,
+                    figure,
+                    was,
+                    now,
+                )
+
+
+def _figures(metrics: TenantMetrics) -> dict[str, float | None]:
+    latency = metrics.latency
+    return {
+        "output tok/s": metrics.output_tokens_per_s,
+        "TTFT P50": latency["ttft"].p50,
+        "TPOT P50": latency["tpot"].p50,
+        "E2E P50": latency["e2e"].p50,
+    }

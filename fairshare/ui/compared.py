@@ -1,0 +1,67 @@
+"""Predicted beside measured, for people."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fairshare.runner.against import Compared, Unpredicted
+
+_PIPE_WIDTH = 160
+
+
+def show_compared(compared: Sequence[Compared], missing: Sequence[Unpredicted]) -> None:
+    """Print each cell and tenant with measured, predicted and error, then the mean errors."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=_PIPE_WIDTH)
+    figures = list(dict.fromkeys(each.figure for each in compared))
+    rows: dict[tuple[str, str], dict[str, Compared]] = {}
+    for each in compared:
+        rows.setdefault((each.cell, each.tenant or "all"), {})[each.figure] = each
+    if rows:
+        console.print(_table(figures, rows))
+        console.print(Text("mean absolute error: " + _means(figures, compared)))
+    for cell in missing:
+        console.print(Text(f"not predicted: {cell.cell}: {cell.reason}"))
+    if not rows:
+        click.echo("nothing to compare: no cell was measured to its end, or none can be simulated")
+
+
+def _table(figures: Sequence[str], rows: dict[tuple[str, str], dict[str, Compared]]) -> Table:
+    table = Table(title="measured / predicted", title_justify="left", title_style="bold")
+    table.add_column("cell", overflow="fold")
+    table.add_column("tenant")
+    for figure in figures:
+        table.add_column(figure, justify="right", no_wrap=True)
+        table.add_column("", justify="right", no_wrap=True)
+    last = ""
+    for (cell, tenant), found in rows.items():
+        values: list[str] = []
+        for figure in figures:
+            one = found.get(figure)
+            values += ["", ""] if one is None else [_shown(one), f"{100 * one.error:+.1f} %"]
+        table.add_row(cell if cell != last else "", tenant, *values)
+        last = cell
+    return table
+
+
+def _shown(one: Compared) -> str:
+    if one.figure.endswith("/s"):
+        return f"{one.measured:.4g} / {one.predicted:.4g}"
+    return f"{1e3 * one.measured:.4g} / {1e3 * one.predicted:.4g} ms"
+
+
+def _means(figures: Sequence[str], compared: Sequence[Compared]) -> str:
+    parts = []
+    for figure in figures:
+        errors = [abs(each.error) for each in compared if each.figure == figure]
+        parts.append(
+            f"{figure} {100 * statistics.mean(errors):.1f} % (at most {100 * max(errors):.1f} %)"
+        )
+    return ", ".join(parts)
