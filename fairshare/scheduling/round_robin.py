@@ -45,17 +45,10 @@ class RoundRobin(Bookkeeping[TenantQueues]):
         self._ring[request.tenant] = None
         self._ring.move_to_end(request.tenant, last=False)  # it had its turn, and has it still
 
-    def finish(self, request: Request, now_s: float) -> None:
-        super().finish(request, now_s)
-        self._leave(request.tenant)
-
     def cancel(self, request: Request, now_s: float, *, refund: bool = False) -> None:
         super().cancel(request, now_s, refund=refund)
-        self._leave(request.tenant)
-
-    def _leave(self, tenant: str) -> None:
-        if not self._waiting.has(tenant):
-            self._ring.pop(tenant, None)
+        if not self._waiting.has(request.tenant):
+            self._ring.pop(request.tenant, None)
 
 
 OFFER = Offer(

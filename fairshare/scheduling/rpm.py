@@ -31,8 +31,10 @@ class Rpm(Fcfs):
         super().__init__()
         self._options = options
         self._accepted: OrderedDict[str, deque[float]] = OrderedDict()  # who came last is last
+        self._newest_s = 0.0
 
     def arrive(self, request: Request, now_s: float) -> Refusal | None:
+        self._newest_s = now_s
         self._forget(now_s)
         limit, window_s = self._options.limit, self._options.window_s
         times = self._accepted.get(request.tenant)
@@ -47,8 +49,12 @@ class Rpm(Fcfs):
         return None
 
     def counters(self) -> dict[str, float]:
-        """Accepted requests that the last decision still counted."""
-        return {tenant: float(len(times)) for tenant, times in self._accepted.items()}
+        """Accepted requests that were in the window when the newest one came."""
+        newest_s, window_s = self._newest_s, self._options.window_s
+        return {
+            tenant: float(sum(newest_s - time_s < window_s for time_s in times))
+            for tenant, times in self._accepted.items()
+        }
 
     def _forget(self, now_s: float) -> None:
         """Drop tenants whose newest request is older than the window."""

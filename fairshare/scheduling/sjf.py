@@ -38,25 +38,35 @@ class Sjf(Bookkeeping[Sorted]):
         super().__init__(Sorted(self._size))
         self._options = options
         self._predictor = predictor(options.prediction, options.error_fraction, options.seed)
+        self._sizes: dict[Request, float] = {}
 
     def head(self, now_s: float) -> Request | None:
         return self._waiting.first()
 
     def finish(self, request: Request, now_s: float) -> None:
+        if request in self._running:
+            self._predictor.learn(request)
         super().finish(request, now_s)
-        self._predictor.learn(request)
+        self._sizes.pop(request, None)
+
+    def cancel(self, request: Request, now_s: float, *, refund: bool = False) -> None:
+        super().cancel(request, now_s, refund=refund)
+        self._sizes.pop(request, None)
 
     def rank(self, request: Request) -> int:
         """The length."""
-        return int(self._size(request))
+        return int(self._sizes[request])
 
     def _size(self, request: Request) -> float:
+        """The length; guessed once, as the request comes, and kept until it has ended."""
         predicted = self._predictor.tokens(request)
-        output_tokens = request.max_output_tokens if predicted is None else predicted
-        return (
+        most = request.max_output_tokens
+        output_tokens = most if predicted is None else min(predicted, most)
+        size = self._sizes[request] = (
             self._options.input_price * request.prompt_tokens
             + self._options.output_price * output_tokens
         )
+        return size
 
 
 OFFER = Offer(

@@ -15,7 +15,7 @@ from fairshare.scheduling.offer import Offer, option
 from fairshare.scheduling.policy import Refusal, Request
 
 _STEPS = 60
-"""The window is counted in so many steps, so what is kept of a tenant is bounded."""
+"""What is used within a 60th of the window counts as used at its end, so little has to be kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,38 +26,59 @@ class TpmOptions:
     window_s: float = option(60.0, "seconds that are counted", above=0)
 
 
+@dataclass(slots=True)
+class _Step:
+    """Tokens that were used at about the same time, and leave the window together."""
+
+    first_s: float
+    last_s: float
+    tokens: int
+
+
 class _Use:
-    """A tenant's tokens in the window, by the step in which they were used."""
+    """A tenant's tokens in the window before the last time that was told."""
 
-    def __init__(self) -> None:
+    def __init__(self, window_s: float) -> None:
         self.total = 0
-        self._steps: deque[list[int]] = deque()  # [number of the step, tokens]
+        self._window_s = window_s
+        self._steps: deque[_Step] = deque()
 
-    def add(self, step: int, tokens: int) -> None:
-        """It used so many."""
-        if self._steps and self._steps[-1][0] == step:
-            self._steps[-1][1] += tokens
+    def add(self, tokens: int, now_s: float) -> None:
+        """It has used so many."""
+        last = self._steps[-1] if self._steps else None
+        if last is not None and now_s - last.first_s < self._window_s / _STEPS:
+            last.last_s = now_s
+            last.tokens += tokens
         else:
-            self._steps.append([step, tokens])
+            self._steps.append(_Step(now_s, now_s, tokens))
         self.total += tokens
 
-    def forget_before(self, step: int) -> None:
-        """What was used before that step counts no more."""
-        while self._steps and self._steps[0][0] < step:
-            self.total -= self._steps.popleft()[1]
+    def take_back(self, tokens: int, since_s: float) -> None:
+        """So many of those used since then do not count, as far as they are still counted."""
+        for step in self._steps:
+            if step.last_s >= since_s:
+                back = min(tokens, step.tokens)
+                step.tokens -= back
+                self.total -= back
+                tokens -= back
+
+    def pass_time(self, now_s: float) -> None:
+        """What has left the window counts no more."""
+        while self._steps and now_s - self._steps[0].last_s >= self._window_s:
+            self.total -= self._steps.popleft().tokens
 
     def is_empty(self) -> bool:
-        """Whether nothing counts."""
+        """Whether nothing is in the window."""
         return not self._steps
 
-    def below(self, limit: int) -> int:
-        """The last step whose tokens must have left so that fewer than ``limit`` are counted."""
+    def below_s(self, limit: int) -> float:
+        """When fewer than ``limit`` will be counted, if no more are used."""
         left = self.total
-        for step, tokens in self._steps:
-            left -= tokens
+        for step in self._steps:
+            left -= step.tokens
             if left < limit:
-                return step
-        return self._steps[-1][0]
+                return step.last_s + self._window_s
+        raise AssertionError("a limit is at least 1, and with all steps nothing is left")
 
 
 class Tpm(Fcfs):
@@ -69,61 +90,77 @@ class Tpm(Fcfs):
     def __init__(self, options: TpmOptions) -> None:
         super().__init__()
         self._options = options
-        self._step_s = options.window_s / _STEPS
         self._uses: OrderedDict[str, _Use] = OrderedDict()  # who used some last is last
+        self._paid_s: dict[Request, float] = {}  # when the prompt was
 
     def arrive(self, request: Request, now_s: float) -> Refusal | None:
-        oldest = int(now_s / self._step_s) - _STEPS + 1
+        limit, window_s = self._options.limit, self._options.window_s
         use = self._uses.get(request.tenant)
         if use is not None:
-            use.forget_before(oldest)
-            if use.total >= self._options.limit:
-                free_s = (use.below(self._options.limit) + _STEPS) * self._step_s
-                reason = (
-                    f"tenant {request.tenant!r} used {use.total} tokens within "
-                    f"{self._options.window_s:g} s"
-                )
-                return Refusal(reason, max(0.0, free_s - now_s))
+            use.pass_time(now_s)
+            if use.total >= limit:
+                reason = f"tenant {request.tenant!r} used {use.total} tokens within {window_s:g} s"
+                return Refusal(reason, use.below_s(limit) - now_s)
         return super().arrive(request, now_s)
 
     def admit(self, request: Request, now_s: float) -> None:
         super().admit(request, now_s)
-        if not request.produced:  # else it was preempted, and has paid
+        if request not in self._paid_s:  # else it was preempted, and has paid
+            self._paid_s[request] = now_s
             self._use(request.tenant, request.prompt_tokens, now_s)
 
     def produced(self, request: Request, tokens: int, now_s: float) -> None:
         super().produced(request, tokens, now_s)
-        self._use(request.tenant, tokens, now_s)
+        if request in self._paid_s:
+            self._use(request.tenant, tokens, now_s)
+
+    def counted(self, request: Request, prompt_tokens: int, now_s: float) -> None:
+        more = prompt_tokens - request.prompt_tokens
+        super().counted(request, prompt_tokens, now_s)
+        if request in self._paid_s and more > 0:
+            self._use(request.tenant, more, now_s)
+        else:
+            self._take_back(request, -more)
 
     def put_back(self, request: Request, now_s: float, *, preempted: bool) -> None:
         super().put_back(request, now_s, preempted=preempted)
-        if not request.produced:  # it pays when it is admitted again
-            self._use(request.tenant, -request.prompt_tokens, now_s)
+        if not preempted:
+            self._take_back(request, request.prompt_tokens + request.produced)
+            del self._paid_s[request]
+
+    def finish(self, request: Request, now_s: float) -> None:
+        super().finish(request, now_s)
+        self._paid_s.pop(request, None)
 
     def cancel(self, request: Request, now_s: float, *, refund: bool = False) -> None:
-        ran = request in self._running
         super().cancel(request, now_s, refund=refund)
-        if refund and ran:
-            self._use(request.tenant, -request.prompt_tokens - request.produced, now_s)
+        if refund:
+            self._take_back(request, request.prompt_tokens + request.produced)
+        self._paid_s.pop(request, None)
 
     def counters(self) -> dict[str, float]:
-        """Tokens that the last decision counted."""
+        """Tokens of each tenant that were in the window when it was looked at last."""
         return {tenant: float(use.total) for tenant, use in self._uses.items()}
 
     def _use(self, tenant: str, tokens: int, now_s: float) -> None:
-        step = int(now_s / self._step_s)
         use = self._uses.get(tenant)
         if use is None:
-            use = self._uses[tenant] = _Use()
-        use.add(step, tokens)
+            use = self._uses[tenant] = _Use(self._options.window_s)
+        use.add(tokens, now_s)
         self._uses.move_to_end(tenant)
-        self._forget(step - _STEPS + 1)
+        self._forget_idle(now_s)
 
-    def _forget(self, oldest: int) -> None:
+    def _take_back(self, request: Request, tokens: int) -> None:
+        since_s = self._paid_s.get(request)
+        use = self._uses.get(request.tenant)
+        if since_s is not None and use is not None:
+            use.take_back(tokens, since_s)
+
+    def _forget_idle(self, now_s: float) -> None:
         """Drop tenants that have used nothing in the window."""
         while self._uses:
             tenant, use = next(iter(self._uses.items()))
-            use.forget_before(oldest)
+            use.pass_time(now_s)
             if not use.is_empty():
                 break
             del self._uses[tenant]

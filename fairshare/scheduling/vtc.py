@@ -96,9 +96,7 @@ class Vtc(Bookkeeping[TenantQueues]):
         if request in self._accounts:  # it was preempted, and has paid
             return
         predicted = self._predictor.tokens(request) or 0.0
-        input_tokens = request.prompt_tokens
-        if not self._charge_cached:
-            input_tokens -= request.cached_tokens
+        input_tokens = self._input_tokens(request)
         cost = self._cost.of(input_tokens, predicted)
         self._accounts[request] = _Account(input_tokens, predicted, cost)
         self._counters.charge(request.tenant, cost)
@@ -111,6 +109,17 @@ class Vtc(Bookkeeping[TenantQueues]):
             account.paid_tokens = request.produced
             account.charged += more
             self._counters.charge(request.tenant, more)
+
+    def counted(self, request: Request, prompt_tokens: int, now_s: float) -> None:
+        super().counted(request, prompt_tokens, now_s)
+        account = self._accounts.get(request)
+        if account is None:
+            return
+        before = self._cost.of(account.input_tokens, account.paid_tokens)
+        account.input_tokens = self._input_tokens(request)
+        more = self._cost.of(account.input_tokens, account.paid_tokens) - before
+        account.charged += more
+        self._counters.charge(request.tenant, more)
 
     def put_back(self, request: Request, now_s: float, *, preempted: bool) -> None:
         super().put_back(request, now_s, preempted=preempted)
@@ -136,6 +145,11 @@ class Vtc(Bookkeeping[TenantQueues]):
 
     def counters(self) -> dict[str, float]:
         return self._counters.all()
+
+    def _input_tokens(self, request: Request) -> int:
+        """Those of the prompt that are charged."""
+        cached = 0 if self._charge_cached else request.cached_tokens
+        return request.prompt_tokens - cached
 
     def _settle(self, request: Request, *, refund: bool) -> None:
         """The request has ended: predicted tokens that it did not produce are paid back, or all."""
