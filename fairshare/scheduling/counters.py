@@ -64,6 +64,16 @@ class Counters:
         """The tenant with the least counter among those that wait, the earliest among equals."""
         return self._order.least()
 
+    def second(self) -> str | None:
+        """The tenant that would be the least if the least did not wait."""
+        first = self._order.least()
+        if first is None:
+            return None
+        self._order.leave(first)
+        second = self._order.least()
+        self._order.enter(first)
+        return second
+
     def charge(self, tenant: str, cost: float) -> None:
         """It has got service; or, where the cost is negative, is paid back."""
         value = self._values.get(tenant, 0.0)

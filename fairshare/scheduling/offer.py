@@ -54,7 +54,7 @@ def option(
     """A field of an options dataclass, with its default, meaning and range.
 
     ``least`` and ``most`` may be reached, ``above`` must be passed; ``one_of`` lists what a text
-    may be.
+    may be (none: any).
     """
     limits = {"least": least, "above": above, "most": most, "one_of": one_of}
     made: T = field(default=default, metadata={"says": says, **limits})
@@ -85,6 +85,8 @@ def _value(value: object, kind: type, limits: Mapping[str, Any]) -> object:
     if kind is bool:
         return _truth(value)
     if kind is str:
+        if not limits["one_of"] and isinstance(value, str):
+            return value
         if value not in limits["one_of"]:
             raise ValueError(f"must be one of {', '.join(limits['one_of'])}, not {value!r}")
         return value

@@ -20,7 +20,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fairshare.scheduling import drr, edf, fcfs, lcf, round_robin, rpm, sjf, tpm, vtc
+from fairshare.scheduling import (
+    drr,
+    edf,
+    exfairs,
+    fairserve,
+    fcfs,
+    lcf,
+    round_robin,
+    rpm,
+    sjf,
+    tpm,
+    vtc,
+)
 from fairshare.scheduling.offer import Offer, read_options
 from fairshare.scheduling.policy import SchedulingPolicy, Tenants
 
@@ -32,6 +44,9 @@ OFFERS: tuple[Offer, ...] = (
     lcf.OFFER,
     drr.OFFER,
     vtc.OFFER,
+    fairserve.OFFER,
+    exfairs.OFFER,
+    exfairs.SIGNED_OFFER,
     edf.OFFER,
     sjf.OFFER,
 )
