@@ -68,7 +68,8 @@ def _begun(requests: Requests) -> _Begun | None:
     calls_sent = last - first + 1
     failed = (good < calls_sent) & ~unfinished
     pause_s = np.zeros(len(order))
-    pause_s[1:] = requests.intended_s[order][1:] - requests.end_s[order][:-1]
+    # Calls of imported chains are sent by a schedule, whether or not the one before is answered.
+    pause_s[1:] = np.fmax(requests.intended_s[order][1:] - requests.end_s[order][:-1], 0.0)
     pause_s[first] = 0.0
     begun = _Begun(
         tenant=requests.tenant[order][first],

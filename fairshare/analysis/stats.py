@@ -14,6 +14,7 @@ CONFIDENCE = 0.95
 ENOUGH_FOR_P99 = 100  # below, the P99 is the largest value or close to it
 _SEED = 20240217
 _RESAMPLES = 200
+_AT_ONCE = 1_000_000  # values that are resampled in one array
 _MAX_DRAWS = 4_000_000  # above, fewer resamples: the interval of many values is narrow anyway
 
 
@@ -90,10 +91,12 @@ def _bootstrap(values: Floats, percents: Sequence[float]) -> list[tuple[float, f
     random = np.random.default_rng(_SEED)
     drawn = np.empty((resamples, len(percents)))
     within = np.arange(length)
-    for number in range(resamples):
-        starts = random.integers(0, count, size=blocks)
-        index = ((starts[:, None] + within) % count).ravel()[:count]
-        drawn[number] = np.percentile(values[index], percents)
+    together = max(1, _AT_ONCE // count)  # as one array: few values need no pass each
+    for first in range(0, resamples, together):
+        part = drawn[first : first + together]
+        starts = random.integers(0, count, size=(len(part), blocks, 1))
+        index = ((starts + within) % count).reshape(len(part), -1)[:, :count]
+        part[:] = np.percentile(values[index], percents, axis=1).T
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.percentile(drawn, [tail, 100 - tail], axis=0)
     return [(float(a), float(b)) for a, b in zip(low, high, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:  # to show an analysis needs nothing that runs one
     from fairshare.runner.sweep import Outcome
 
 _PIPE_WIDTH = 160
+_MOST_TENANTS = 40
 # What a narrow terminal can do without, least missed first; the page has everything.
 _DISPENSABLE = (
     *("pauses", "calls", "wasted tok", "begun"),  # of interactions
@@ -36,7 +38,8 @@ def show_analysis(built: BuiltAnalysis) -> None:
     if not console.is_terminal:  # a file or a pipe: nothing is gained by squeezing
         console = Console(highlight=False, width=_PIPE_WIDTH)
     left_out: set[str] = set()
-    for table in (*built.tables, *built.interactions, *built.policies):
+    for whole in (*built.tables, *built.interactions, *built.policies):
+        table = _readable(whole)
         hidden: list[str] = []
         while _width(console, table, hidden) > console.width and len(hidden) < len(_DISPENSABLE):
             hidden.append(_DISPENSABLE[len(hidden)])
@@ -46,6 +49,14 @@ def show_analysis(built: BuiltAnalysis) -> None:
         console.print(Text(f"left out for lack of width: {', '.join(sorted(left_out))}"))
     _show_reservations(console, built)
     _show_paths(console, built)
+
+
+def _readable(table: AnalysisTable) -> AnalysisTable:
+    """The table, or of more tenants than anybody reads its totals alone."""
+    if len({row.tenant for row in table.rows}) <= _MOST_TENANTS:
+        return table
+    title = f"{table.title}: all tenants together (each is in the summary)"
+    return replace(table, title=title, rows=tuple(row for row in table.rows if row.total))
 
 
 def _width(console: Console, table: AnalysisTable, hidden: list[str]) -> int:

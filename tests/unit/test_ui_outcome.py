@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from fairshare.analysis.pipeline import build_analysis
 from fairshare.errors import ExitCode
 from fairshare.records import CellKey, CellResult, CellStatus, Mode, Provenance
 from fairshare.runner.sweep import Outcome
-from fairshare.ui.outcome import show_outcome
+from fairshare.ui.outcome import show_analysis, show_outcome
 from fairshare.ui.progress import Progress
+from tests.results_factory import FakeTenant, make_results
 
 
 def _result(status: CellStatus) -> CellResult:
@@ -55,3 +57,19 @@ def test_progress_counts_cells_and_shortens_reasons(capsys: pytest.CaptureFixtur
     assert "[2/2] cell-failed" in shown
     assert "log line" not in shown
     assert max(len(line) for line in shown.splitlines()) < 220
+
+
+def test_a_crowd_of_tenants_is_shown_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of more tenants than anybody reads the total is printed; the summary has each."""
+    crowd = [FakeTenant(f"user-{number}", 8, 2, rate_per_s=0.5) for number in range(45)]
+    make_results(
+        tmp_path / "out", modes=(Mode.LOGICAL,), concurrency=(None,), repetitions=1, tenants=crowd
+    )
+    built = build_analysis(tmp_path / "out", figures=False, html=False)
+    show_analysis(built)
+    shown = capsys.readouterr().out
+    assert "all tenants together (each is in the summary)" in shown
+    assert "user-7" not in shown
+    assert "user-7" in built.summary_csv.read_text()
