@@ -4,8 +4,8 @@ Every line has ``event`` and ``time_ns`` (CLOCK_MONOTONIC, which all processes o
 The first is ``started``. Those of a request (``arrived``, ``refused``, ``admitted``, ``preempted``,
 ``finished``, ``failed``, ``cancelled``) have its name in the engine (``request``), ``tenant``,
 ``prompt_tokens``, ``max_output_tokens``, ``output_tokens`` so far, and how many are ``queued``
-after the event. ``admitted`` lines have the ``counters`` of all tenants, if they are few; ``state``
-lines, twice a second while requests come and go, have them however many there are.
+after the event. ``admitted`` lines have the ``counters`` of all tenants where there are at most 32;
+``state`` lines, twice a second while requests come and go, where there are at most 1000.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 from fairshare.scheduling.policy import Request
 
 FEW_TENANTS = 32
+MOST_TENANTS = 1000
 _FLUSH_S = 0.5
 
 _log = logging.getLogger("vllm.fairshare")
@@ -46,7 +47,7 @@ class Decisions:
             self._file = os.open(path, flags, 0o600)
         self._counters = counters
         self._lines: list[Line] = []
-        self._many = False  # tenants; they seldom become few again
+        self._tenants = 0  # as many as there were at last; they seldom become few again
         self._flushed_ns = 0
 
     def started(self, **facts: Any) -> None:
@@ -76,11 +77,9 @@ class Decisions:
 
     def admission(self, request: Request, queued: int) -> Line | None:
         """The line of a request that was taken, with what it made of the counters."""
-        if self._file is None or self._many:
+        if self._file is None or self._tenants > FEW_TENANTS:
             return self.made("admitted", request, queued)
-        counters = dict(self._counters())
-        self._many = len(counters) > FEW_TENANTS
-        return self.made("admitted", request, queued, counters=counters)
+        return self.made("admitted", request, queued, counters=self._asked())
 
     def keep(self, line: Line | None) -> None:
         """A line that stands."""
@@ -93,7 +92,8 @@ class Decisions:
         if self._file is None or not self._lines or not due:
             return
         now_ns = time.monotonic_ns()
-        self.keep({"event": "state", "time_ns": now_ns, "counters": dict(self._counters())})
+        if self._tenants <= MOST_TENANTS:
+            self.keep({"event": "state", "time_ns": now_ns, "counters": self._asked()})
         text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in self._lines)
         self._lines.clear()
         self._flushed_ns = now_ns
@@ -103,6 +103,11 @@ class Decisions:
             _log.warning("fairshare: decisions are no longer written: %s", error)
             os.close(self._file)
             self._file = None
+
+    def _asked(self) -> dict[str, float]:
+        counters = dict(self._counters())
+        self._tenants = len(counters)
+        return counters
 
     def close(self) -> None:
         """Write what is left. Idempotent."""

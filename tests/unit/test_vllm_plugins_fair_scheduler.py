@@ -325,6 +325,24 @@ def test_decisions_are_private_and_whole_when_the_engine_is_idle(make: Make) -> 
     assert stat.S_IMODE(bench._decisions.stat().st_mode) == 0o600
 
 
+@pytest.mark.parametrize(
+    ("tenants", "tell"), [(20, {"admitted", "state"}), (100, {"state"}), (1100, set())]
+)
+def test_the_counters_of_many_tenants_do_not_fill_the_file(
+    make: Make, tenants: int, tell: set[str]
+) -> None:
+    """Each admission tells them while they are few; of a thousand and more they are left out."""
+    bench = make(slots=50, memory=10**9)
+    bench.send(*(request(f"r{i}", f"t{i}", max_tokens=1) for i in range(tenants)))
+    bench.serve()
+    before = len(bench.decisions())
+    bench.send(request("one more"))
+    bench.serve()
+    later = bench.decisions()[before:]
+    assert {line["event"] for line in later if "counters" in line} == tell
+    assert "finished" in {line["event"] for line in later}
+
+
 def test_a_full_disk_ends_the_file_and_not_the_service(
     make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
