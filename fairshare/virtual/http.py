@@ -29,10 +29,14 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass(eq=False, slots=True)
 class _Open:
-    """A request that is being answered. ``transport`` is None if the answer is not streamed."""
+    """A request that is being answered. ``transport`` is None if the answer is not streamed.
+
+    What our own reading of the request takes is part of the simulated front end's time.
+    """
 
     writer: AnswerWriter
     sequence: Sequence
+    received_s: float
     done: asyncio.Event = field(default_factory=asyncio.Event)
     transport: asyncio.WriteTransport | None = None
     refusal: Refusal | None = None
@@ -116,6 +120,7 @@ class Frontend:
         return await self._serve(request, chat=True)
 
     async def _serve(self, request: web.Request, *, chat: bool) -> web.StreamResponse:
+        received_s = time.monotonic()
         try:
             body: Any = orjson.loads(await request.read())
             parsed = parse_request(body, self.served, chat=chat)
@@ -128,7 +133,7 @@ class Frontend:
         sequence = sequence_of(
             writer.id, len(parsed.prompt), parsed.max_tokens, body, time.monotonic()
         )
-        entry = _Open(writer, sequence)
+        entry = _Open(writer, sequence, received_s)
         if not parsed.stream:
             await self._answered(entry)
             if entry.refusal is not None:
@@ -150,7 +155,8 @@ class Frontend:
         """Run a request to its end; leaves nothing in the engine if the client goes first."""
         self._arriving += 1
         try:
-            await asyncio.sleep(self._front_end_s)
+            left_s = entry.received_s + self._front_end_s - time.monotonic()
+            await asyncio.sleep(max(0.0, left_s))
         finally:
             self._arriving -= 1
         entry.refusal = self.engine.add(entry.sequence)
