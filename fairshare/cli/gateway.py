@@ -73,8 +73,7 @@ def gateway_command(tenants_file: Path | None, options: tuple[Any, ...], **given
     try:
         settings = GatewaySettings(policy_options=dict(options), tenants=terms, **given)
     except ValidationError as error:
-        lines = [line.replace("_", "-", 1) for line in complaints(error)]
-        raise SpecError("the gateway cannot be set up so", evidence=lines) from None
+        raise SpecError("the gateway cannot be set up so", evidence=complaints(error)) from None
     named = keys_of(settings)
     keys = Keys({**named.tenants, **written}, named.trusted, named.upstream)
 

@@ -18,7 +18,8 @@ MAX_WHOLE_BYTES = 16 << 20
 _OUTPUT = b'"completion_tokens":'
 _PROMPT = b'"prompt_tokens":'
 _CACHED = b'"cached_tokens":'
-_NUMBER = re.compile(rb"\s*(\d{1,15})")
+_NUMBER = re.compile(rb"\s*(\d{1,15})(?=\D)")  # not one that the network has cut
+_LONGEST_COUNT = 64  # bytes of a field that counts, with its value
 _VALUE = rb'\s*"usage"\s*:\s*(?:null|\{(?:[^{}]|\{[^{}]*\})*\})\s*'
 # Quotes inside JSON strings are escaped, so no text that a model writes looks like this.
 _USAGE = re.compile(rb"," + _VALUE + rb"|(?<=\{)" + _VALUE + rb",")
@@ -69,9 +70,13 @@ class UsageScan:
         self.prompt_tokens: int | None = None
         self.cached_tokens: int | None = None
         self.error = False
+        self._tail = b""
 
     def see(self, data: bytes) -> bool:
         """Take bytes, cut anywhere; whether there is any count in them, or need not be one."""
+        if self._tail:
+            data = self._tail + data
+        self._tail = b"" if data.endswith(b"\n") else data[-_LONGEST_COUNT:]
         at = data.rfind(_OUTPUT)
         if at < 0:
             self.error = self.error or b'data: {"error"' in data

@@ -134,6 +134,8 @@ def read_settings(path: Path) -> GatewaySettings:
 def complaints(error: ValidationError) -> list[str]:
     """One line for each thing that is wrong."""
     return [
-        f"{'.'.join(map(str, each['loc']))}: {each['msg']}".removeprefix(": ")
+        f"{'.'.join(map(str, each['loc']))}: {each['msg'].removeprefix('Value error, ')}".removeprefix(
+            ": "
+        )
         for each in error.errors(include_url=False, include_input=False)
     ]
