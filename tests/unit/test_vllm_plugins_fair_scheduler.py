@@ -305,6 +305,18 @@ def test_labels_of_any_kind_are_served(make: Make) -> None:
     assert (known.app, known.call, known.calls, known.deadline_s) == ("shop", 2, 3, None)
 
 
+def test_a_forced_length_is_known_beforehand(make: Make) -> None:
+    """What only its number of tokens can end has an oracle; what may stop earlier has none."""
+    bench = make(slots=8)
+    for name, ignores, stop in (("forced", True, []), ("stops", True, ["."]), ("free", False, [])):
+        each = request(name)
+        each.sampling_params.ignore_eos, each.sampling_params.stop = ignores, stop
+        bench.send(each)
+    bench.serve()
+    known = {each.id: each.output_tokens for each in bench.policy.begun}
+    assert known == {"forced": 5, "stops": None, "free": None}
+
+
 def test_decisions_are_private_and_whole_when_the_engine_is_idle(make: Make) -> None:
     """Whoever reads the file after the last answer finds it all, counters included."""
     bench = make()
