@@ -64,6 +64,7 @@ def fairness_over_time(
     even = evenly_charged(requests)[1].by_tenant(edges, len(requests.tenants))
     service = raw / per[:, None]
     backlogged = _backlogged(requests, edges)
+    queued = _backlogged(replace(requests, end_s=_left_the_queue_s(requests)), edges)
     by_window = windowed_jain(service, backlogged)
     indices = by_window[~np.isnan(by_window)].tolist()
     _, d = service_difference(requests, window, per)
@@ -78,6 +79,7 @@ def fairness_over_time(
         jain_joint=_joint(service, backlogged),
         jain_even=_joint(even / per[:, None], backlogged),
         max_service_difference=max_service_difference(service, backlogged),
+        queued_service_difference=max_service_difference(service, queued),
         d_max=float(d.max()),
         d_mean=float(d.mean()),
         d_variance=float(d.var()),
@@ -114,6 +116,15 @@ def _backlogged(requests: Requests, edges: Floats) -> Mask:
     """Tenants x windows: who had requests outstanding (nearly) all the time."""
     shares = [backlog_share(requests.of_tenant(name), edges) for name in requests.tenants]
     found: Mask = np.array(shares).reshape(len(shares), len(edges) - 1) >= BACKLOGGED_SHARE
+    return found
+
+
+def _left_the_queue_s(requests: Requests) -> Floats:
+    """When each request no longer waited: at its first token, or when it ended without one.
+
+    VTC's bound is of tenants with requests that wait; those that run are no backlog to it.
+    """
+    found: Floats = np.fmin(requests.first_token_s, requests.end_s)
     return found
 
 

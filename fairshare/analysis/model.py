@@ -205,6 +205,8 @@ class Fairness:
     jain_even: float | None
     """The same of service credited evenly from first to last token, as VTC's evaluation does."""
     max_service_difference: float | None
+    queued_service_difference: float | None
+    """The same while both had requests that waited for their first token."""
     d_max: float | None
     d_mean: float | None
     d_variance: float | None
@@ -232,6 +234,7 @@ class Fairness:
             "jain_window_s": self.window_s,
             "jain_attainment": self.jain_attainment,
             "max_service_difference": self.max_service_difference,
+            "queued_service_difference": self.queued_service_difference,
             "service_bound": self.service_bound,
             "accumulated_difference_max": self.accumulated_difference_max,
             "d_max": self.d_max,

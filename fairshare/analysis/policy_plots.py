@@ -42,8 +42,8 @@ def policy_figures(subject: Subject) -> Iterator[Drawing]:
             "fairness-over-time",
             "Fairness over time",
             "Jain's index of backlogged tenants and the difference of service since the window "
-            "began (dotted: VTC's bound 2U, where known), beside throughput, completion and the "
-            "tail in the same windows. " + _FIRST,
+            "began (dotted: 2U, VTC's bound while both tenants have a queue, where it is known), "
+            "beside throughput, completion and the tail in the same windows. " + _FIRST,
             _over_time(cells, subject.looks),
         )
         yield (

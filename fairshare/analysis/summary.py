@@ -54,6 +54,8 @@ DEFINITIONS = {
     "failed interactions; wasted_work_share: over those of all that were decided",
     "run_tokens_per_s": "prompt and output tokens of all successes / the whole run",
     "idle_while_queued": "share of the time with requests queued and room in the gateway's window",
+    "queued_service_difference": "max_service_difference while both tenants had requests that "
+    "waited for their first token for 95 % of each window: what service_bound is about",
     "slowdown": "latency when sharing / latency of the same tenant alone (exclusive), "
     "same repetition",
     "interactions": "begun in the window: their first call was meant for it; completed: every call "

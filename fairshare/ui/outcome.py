@@ -26,7 +26,7 @@ _MOST_TENANTS = 40
 # What a narrow terminal can do without, least missed first; the page has everything.
 _DISPENSABLE = (
     *("pauses", "calls", "wasted tok", "begun"),  # of interactions
-    *("tok/s", "D var", "D mean", "2U", "Jain even"),  # of policies
+    *("tok/s", "max diff", "D var", "D mean", "Jain even"),  # of policies
     *("E2E P50", "req/s", "completed", "TTFT P50", "TPOT P50", "vs alone", "Jain"),
     "half-way",
 )

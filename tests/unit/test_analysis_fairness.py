@@ -106,6 +106,19 @@ def test_a_starved_tenant_shows() -> None:
     assert found.max_service_difference == pytest.approx(2 * 3 * 10 * 20)
 
 
+def test_only_tenants_that_wait_are_held_to_the_bound() -> None:
+    """Requests that run are a backlog to the index; only those without a token are a queue."""
+    running = columns([_busy("a", 0, 20, 3), _busy("b", 0, 20, 1)], ["a", "b"])
+    found = fairness(running, (0.0, 20.0), [1, 1])
+    assert found.max_service_difference == pytest.approx(2 * 2 * 10 * 20)
+    assert found.queued_service_difference is None
+    queues = [_busy("a", 0, None), _busy("b", 0, None)]
+    waiting = columns([_busy("a", 0, 20, 3), _busy("b", 0, 20, 1), *queues], ["a", "b"])
+    assert fairness(waiting, (0.0, 20.0), [1, 1]).queued_service_difference == pytest.approx(
+        2 * 2 * 10 * 20
+    )
+
+
 def test_the_window_is_a_twentieth_of_the_measured_one() -> None:
     """1 s of the default 20 s, and never above 30 s."""
     assert window_length_s((5.0, 25.0)) == pytest.approx(1.0)
