@@ -38,6 +38,17 @@ PASSED_POST_PATHS = ("/tokenize", "/detokenize")
 """What is posted here generates nothing; it is passed on at once."""
 OPEN_PATHS = ("/health", "/ping", "/version", "/metrics")
 """What anybody may read of the server, as with vLLM's own key."""
+
+
+class _BodyError(Exception):
+    """A request's body that does not come, or too much of it: status, kind and text."""
+
+    def __init__(self, status: int, kind: str, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.kind = kind
+
+
 DRAINING = Refused(503, "draining", "the gateway is about to stop")
 
 
@@ -77,10 +88,14 @@ class Proxy:
             caller = Caller()
         if self.draining:
             return _refused(DRAINING)
-        if request.method == "POST" and request.path in SCHEDULED_PATHS:
-            return await self._scheduled(request, caller)
-        if request.method == "GET" or (request.method == "POST" and request.path in self._passed):
-            return await self._passed_on(request)
+        try:
+            if request.method == "POST" and request.path in SCHEDULED_PATHS:
+                return await self._scheduled(request, caller)
+            posted = request.method == "POST" and request.path in self._passed
+            if posted or request.method == "GET":
+                return await self._passed_on(request)
+        except _BodyError as error:
+            return _error(error.status, error.kind, str(error), {"Connection": "close"})
         return _error(
             404, "not_passed_on", f"{request.method} {request.path} would go past the queue"
         )
@@ -166,17 +181,10 @@ class Proxy:
             async with asyncio.timeout(self._settings.body_timeout_s):
                 return await request.read()
         except TimeoutError:
-            raise web.HTTPRequestTimeout(
-                body=error_json(408, "slow_request", "the request did not come in time"),
-                content_type="application/json",
-            ) from None
+            raise _BodyError(408, "slow_request", "the request did not come in time") from None
         except web.HTTPRequestEntityTooLarge:
             most = self._settings.max_body_bytes
-            raise web.HTTPRequestEntityTooLarge(
-                most,
-                body=error_json(413, "too_large", f"a request may have {most} bytes"),
-                content_type="application/json",
-            ) from None
+            raise _BodyError(413, "too_large", f"a request may have {most} bytes") from None
 
     def _continuous(self, asked: Asked) -> bool:
         return self.continuous and asked.openai and asked.outputs == 1

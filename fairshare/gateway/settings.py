@@ -133,9 +133,9 @@ def read_settings(path: Path) -> GatewaySettings:
 
 def complaints(error: ValidationError) -> list[str]:
     """One line for each thing that is wrong."""
-    return [
-        f"{'.'.join(map(str, each['loc']))}: {each['msg'].removeprefix('Value error, ')}".removeprefix(
-            ": "
-        )
-        for each in error.errors(include_url=False, include_input=False)
-    ]
+    lines = []
+    for each in error.errors(include_url=False, include_input=False):
+        where = ".".join(map(str, each["loc"]))
+        text = each["msg"].removeprefix("Value error, ")
+        lines.append(f"{where}: {text}" if where else text)
+    return lines
