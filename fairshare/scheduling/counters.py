@@ -9,7 +9,7 @@ Source: VTC, arXiv 2401.00588, algorithm 2. (Its artifact does not lift where no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterable
 
 from fairshare.scheduling.policy import Tenants
 from fairshare.scheduling.queues import Key, LeastFirst, TenantQueues
@@ -22,21 +22,21 @@ class Counters:
     """A counter for each tenant, in service divided by the tenant's weight.
 
     ``waiting`` is read only; whoever changes it calls ``enter`` when a tenant has a waiting request
-    (again), and ``leave`` when its last one has gone. ``busy`` tells the tenants that have running
-    requests, whose counters are kept in any case.
+    (again), and ``leave`` when its last one has gone. ``charged`` tells of each request that was
+    admitted and has not ended its tenant and what it was charged, which may yet be paid back.
     """
 
     def __init__(
         self,
         waiting: TenantQueues,
         tenants: Tenants,
-        busy: Callable[[], Collection[str]],
+        charged: Callable[[], Iterable[tuple[str, float]]],
         *,
         lift: bool = True,
     ) -> None:
         self._waiting = waiting
         self._tenants = tenants
-        self._busy = busy
+        self._charged = charged
         self._lifts = lift
         self._values: dict[str, float] = {}
         self._order = LeastFirst(self._key)
@@ -99,12 +99,23 @@ class Counters:
         return self._values[tenant], self._waiting.place(tenant)
 
     def _forget(self) -> None:
-        """Drop counters that a lift would raise anyway, of tenants that neither wait nor run."""
-        level = self.level()
-        kept = {*self._busy(), self._last_left}
+        """Drop counters of idle tenants that a lift would raise anyway.
+
+        Whoever waits, now or later, has at least ``floor``: the least counter of those that wait or
+        run, or left last, less all that may yet be paid back. (Those that run matter since they may
+        be put back, and are not lifted then.)
+        """
+        kept = set(self._waiting.tenants())
+        owed = 0.0
+        for tenant, charged in self._charged():
+            kept.add(tenant)
+            owed += charged / self._tenants.weight(tenant)
+        if self._last_left is not None:
+            kept.add(self._last_left)
+        floor = min(self.of(tenant) for tenant in kept) - owed
         self._values = {
             tenant: value
             for tenant, value in self._values.items()
-            if value > level or tenant in kept or self._waiting.has(tenant)
+            if value > floor or tenant in kept
         }
         self._forget_at = 2 * len(self._values) + FORGET_ABOVE

@@ -43,7 +43,9 @@ class FairServe(Bookkeeping[TenantQueues]):
         self._charged: dict[Request, float] = {}  # admitted, and not ended
         self._chains: Counter[str] = Counter()  # running calls that are not their chain's last
         self._counters = Counters(
-            self._waiting, tenants, lambda: {request.tenant for request in self._charged}
+            self._waiting,
+            tenants,
+            lambda: ((request.tenant, charged) for request, charged in self._charged.items()),
         )
         self._chained = LeastFirst(self._key)  # who waits and has such a call
         self._owes_turns = options.service_debt

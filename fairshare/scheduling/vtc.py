@@ -75,7 +75,10 @@ class Vtc(Bookkeeping[TenantQueues]):
         self._predictor = predictor(options.prediction, options.error_fraction, options.seed)
         self._accounts: dict[Request, _Account] = {}
         self._counters = Counters(
-            self._waiting, tenants, lambda: {r.tenant for r in self._running}, lift=self.lifts
+            self._waiting,
+            tenants,
+            lambda: ((request.tenant, paid.charged) for request, paid in self._accounts.items()),
+            lift=self.lifts,
         )
 
     def arrive(self, request: Request, now_s: float) -> Refusal | None:
