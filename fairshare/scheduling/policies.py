@@ -21,15 +21,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from fairshare.scheduling import (
+    dlpm,
     drr,
     edf,
     exfairs,
     fairserve,
     fcfs,
+    justitia,
     lcf,
     round_robin,
     rpm,
     sjf,
+    slo_greedy,
     tpm,
     vtc,
 )
@@ -49,6 +52,9 @@ OFFERS: tuple[Offer, ...] = (
     exfairs.SIGNED_OFFER,
     edf.OFFER,
     sjf.OFFER,
+    slo_greedy.OFFER,
+    dlpm.OFFER,
+    justitia.OFFER,
 )
 """In the order in which they are listed to users."""
 
