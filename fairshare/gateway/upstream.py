@@ -243,7 +243,7 @@ class Upstream:
         except TimeoutError:
             reason = f"no connection within {self._connect_timeout_s:g} s"
         except OSError as error:
-            reason = os.strerror(error.errno) if (error.errno or 0) > 0 else str(error)
+            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
         else:
             return connection
         raise UpstreamError(f"cannot connect to the server at {self._authority}: {reason}")
