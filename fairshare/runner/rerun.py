@@ -109,7 +109,7 @@ def _request(
     flags: Flags,
     scheduling: Mapping[str, Any],
     *,
-    elsewhere: bool,
+    elsewhere: bool = False,
 ) -> tuple[Matrix, Flags]:
     request = document.get("request", {})
     narrowed = {

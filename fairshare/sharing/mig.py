@@ -13,7 +13,7 @@ from fairshare.devices.driver import Driver
 from fairshare.errors import InfeasibleError
 from fairshare.processes.finishing import to_the_end
 from fairshare.processes.scope import RunScope
-from fairshare.records import Mode
+from fairshare.records import Mark, Mode
 from fairshare.sharing.mig_facts import facts_unasked
 from fairshare.sharing.mig_layout import choose, place
 from fairshare.sharing.mig_session import MigSession
@@ -62,7 +62,10 @@ class Mig(Partitioner):
             for tenant, profile in zip(tenants, profiles, strict=True)
         ]
         steps = self._steps(device, table, profiles)
-        return plan_of(Mode.MIG, device, slots, steps=steps, notes=[granted(table, profiles)])
+        # No published measurement supports the simulator for language models on instances.
+        marks = [Mark.UNVALIDATED] if device.kind is DeviceKind.VIRTUAL else []
+        notes = [granted(table, profiles)]
+        return plan_of(Mode.MIG, device, slots, steps=steps, notes=notes, marks=marks)
 
     @asynccontextmanager
     async def apply(self, plan: PartitionPlan, scope: RunScope) -> AsyncIterator[PartitionPlan]:

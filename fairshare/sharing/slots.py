@@ -19,6 +19,12 @@ PROVENANCE = {
 }
 
 
+TAILS = (
+    "tail percentiles (P95, P99) of engines that share a simulated GPU are not validated by "
+    "anything published"
+)
+
+
 class Binding(StrEnum):
     """By what a server on a GPU is bound to its share."""
 
@@ -52,6 +58,8 @@ def plan_of(
     details: Mapping[str, str] | None = None,
 ) -> PartitionPlan:
     """A plan with the device's own provenance and the mode's own name unless told otherwise."""
+    if device.kind is DeviceKind.VIRTUAL and len(slots) > 1:
+        notes = [*notes, TAILS if len(slots) == 2 else f"{TAILS}, nor are more than two engines"]
     return PartitionPlan(
         mode=mode,
         label=label or mode.value,

@@ -253,7 +253,7 @@ def test_simulated_mig_on_a_gpu_without_it_is_infeasible() -> None:
 def test_mig_grants_are_in_the_notes() -> None:
     """Shares by MIG are not halves of the GPU: the note says what is granted in fact."""
     plan = planned(Mode.MIG, virtual_device("h200"), two())
-    assert plan.notes == ("MIG profiles 3g.71gb + 3g.71gb: 120 of 132 SMs and 139 GiB in all",)
+    assert "MIG profiles 3g.71gb + 3g.71gb: 120 of 132 SMs and 139 GiB in all" in plan.notes
     assert plan.slots[0].compute_fraction == 60 / 132
 
 
@@ -261,3 +261,14 @@ def test_cuda_servers_see_their_gpu_alone() -> None:
     """A server on a real GPU is pointed at it by UUID."""
     plan = planned(Mode.TIMESLICE, cuda(), two())
     assert all(s.env["CUDA_VISIBLE_DEVICES"] == "GPU-1234" for s in plan.slots)
+
+
+def test_what_nobody_has_validated_is_said_of_a_simulated_gpu() -> None:
+    """Tails under sharing are a note of every plan that shares, language models on MIG a mark."""
+    simulated, real = virtual_device("h200"), replace(virtual_device("h200"), kind=DeviceKind.CUDA)
+    for mode in (Mode.TIMESLICE, Mode.MPS, Mode.MIG):
+        assert any("tail percentiles" in note for note in planned(mode, simulated, two()).notes)
+        assert not any("tail percentiles" in note for note in planned(mode, real, two()).notes)
+    assert planned(Mode.LOGICAL, simulated, two()).notes == ()
+    assert planned(Mode.MIG, simulated, two()).marks == (Mark.UNVALIDATED,)
+    assert planned(Mode.TIMESLICE, simulated, two()).marks == ()
