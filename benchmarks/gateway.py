@@ -212,7 +212,8 @@ def behind(proxy: str, upstream: int, options: argparse.Namespace) -> Iterator[t
                 "api_key": "none",
             }
             models = [{"model_name": "mock", "litellm_params": served}]
-            config.write_text(json.dumps({"model_list": models}))
+            unguarded = {"dangerously_permit_weak_or_unset_master_key": True}
+            config.write_text(json.dumps({"model_list": models, "general_settings": unguarded}))
             command = [options.litellm, "--config", str(config), "--port", str(port)]
             ready = f"http://127.0.0.1:{port}/health/liveliness"
         else:

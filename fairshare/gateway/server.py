@@ -255,6 +255,7 @@ class Gateway:
         except UpstreamError as error:
             self._proxy.upstream_error = str(error)
             return None
+        self._proxy.upstream_error = None
         if not self._usage_known:
             self._usage_known = True
             self._proxy.continuous = answer.status == 200 and b"vllm:" in answer.body

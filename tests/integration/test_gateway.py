@@ -300,6 +300,20 @@ async def test_hostile_clients_are_cut_off_and_others_are_served() -> None:
         writer.transport.abort()
 
 
+async def test_a_client_that_does_not_read_holds_the_server_up_and_is_cut_off() -> None:
+    """What nobody reads is not piled up in memory, and its place is free after a while."""
+    async with FakeServer() as server, gateway(server, client_timeout_s=0.3) as client:
+        body = orjson.dumps({"model": "fake", "prompt": [1], "max_tokens": 400_000, "stream": True})
+        head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nX-Api-Key: key-of-alice\r\n"
+        _, writer = await asyncio.open_connection("127.0.0.1", client.gateway.port, limit=1024)
+        writer.write(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        await server.when_running(1)
+        await client.when("outstanding", 0)
+        await until(lambda: not server.running)
+        assert not server.seen[0].finished
+        writer.transport.abort()
+
+
 async def test_a_port_in_use_is_said_with_what_helps() -> None:
     """Two gateways cannot have one port, and the second says so."""
     async with FakeServer() as server, gateway(server) as client:
