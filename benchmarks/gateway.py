@@ -26,7 +26,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -183,7 +182,7 @@ def process(command: list[str], url: str, folder: Path) -> Iterator[int]:
     )
     try:
         for _ in range(READY_S * 10):
-            with contextlib.suppress(urllib.error.URLError, ConnectionError):
+            with contextlib.suppress(OSError):
                 with urllib.request.urlopen(url, timeout=5):  # noqa: S310 - our own proxy
                     pass
                 break

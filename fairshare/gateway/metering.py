@@ -20,9 +20,10 @@ _PROMPT = b'"prompt_tokens":'
 _CACHED = b'"cached_tokens":'
 _NUMBER = re.compile(rb"\s*(\d{1,15})(?=\D)")  # not one that the network has cut
 _LONGEST_COUNT = 64  # bytes of a field that counts, with its value
-_VALUE = rb'\s*"usage"\s*:\s*(?:null|\{(?:[^{}]|\{[^{}]*\})*\})\s*'
+_FIELD = b'"usage"'
 # Quotes inside JSON strings are escaped, so no text that a model writes looks like this.
-_USAGE = re.compile(rb"," + _VALUE + rb"|(?<=\{)" + _VALUE + rb",")
+_USAGE = re.compile(rb'"usage"\s*:\s*(?:null|\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
+_SPACE, _COMMA = b" ,"
 _NO_CHOICES = re.compile(rb'"choices"\s*:\s*\[\s*\]')
 
 
@@ -158,10 +159,10 @@ class Mask:
 
     def hidden(self, data: bytes) -> bytes:
         """Whole events without their usage."""
-        if b'"usage"' not in data:
+        if _FIELD not in data:
             return data
         if _NO_CHOICES.search(data) is None:
-            return _USAGE.sub(b"", data)
+            return _without_usage(data)
         events = re.split(rb"(?<=\n\n)|(?<=\r\n\r\n)", data)
         return b"".join(map(self._event, events))
 
@@ -171,11 +172,9 @@ class Mask:
         return tail
 
     def _event(self, event: bytes) -> bytes:
-        if _NO_CHOICES.search(event) is None or b'"usage"' not in event:
-            return _USAGE.sub(b"", event)
-        if self._keep_last:
-            return event
-        return b"" if b'"error"' not in event else _USAGE.sub(b"", event)
+        if _NO_CHOICES.search(event) is None or b'"error"' in event:
+            return _without_usage(event)
+        return event if self._keep_last or _FIELD not in event else b""
 
 
 class StreamMeter:
@@ -255,6 +254,28 @@ class WholeMeter:
         self.prompt_tokens, self.cached_tokens = answer.prompt_tokens, answer.cached_tokens
         self.error = answer.error is not None
         return b""
+
+
+def _without_usage(data: bytes) -> bytes:
+    """Objects without their field ``usage`` and one of the commas beside it."""
+    pieces: list[bytes] = []
+    begin = 0
+    at = data.find(_FIELD)
+    while at >= 0:
+        match = _USAGE.match(data, at)
+        end = at + len(_FIELD) if match is None else match.end()
+        if match is not None:
+            start = at
+            while start and data[start - 1] == _SPACE:
+                start -= 1
+            if start and data[start - 1] == _COMMA:
+                start -= 1
+            elif data[end : end + 1] == b",":
+                end += 1
+            pieces.append(data[begin:start])
+            begin = end
+        at = data.find(_FIELD, end)
+    return b"".join((*pieces, data[begin:]))
 
 
 def _found(data: bytes, name: bytes) -> int | None:
