@@ -11,14 +11,11 @@ from fairshare.analysis.model import CellAnalysis, TenantMetrics
 from fairshare.errors import FairshareError
 from fairshare.records import CellStatus
 from fairshare.results.store import ResultStore, StoredCell
-from fairshare.runner.calibration import engine_of, measured_gpu, simulated_model
+from fairshare.runner.calibration import HEEDED, engine_of, measured_gpu, simulated_model
 from fairshare.runner.predict import predict
 from fairshare.runner.rerun import replay
 from fairshare.runner.settings import Flags
 from fairshare.virtual.physics import Constants
-
-# Arguments of an engine that the simulated one heeds.
-_HEEDED = ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "enforce_eager")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +84,7 @@ def _predicted(store: ResultStore, stored: StoredCell, into: Path, on: _Place) -
         device=on.device,
         launcher="virtual",
         model=on.model or simulated_model(measured_model),
-        engine_args={name: args[name] for name in _HEEDED if args.get(name) is not None},
+        engine_args={name: args[name] for name in HEEDED if args.get(name) is not None},
     )
     settings, plan, _ = replay(store.dir, stored.result.id, flags, elsewhere=True)
     predict(settings, plan, into, request={"against": str(store.dir)}, constants=on.constants)

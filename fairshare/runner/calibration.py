@@ -29,6 +29,8 @@ from fairshare.virtual.models import VirtualModel, model_names, virtual_model
 from fairshare.virtual.physics import PUBLISHED, Constants
 
 FILE = "calibration.json"
+# Arguments of an engine that the simulated one heeds.
+HEEDED = ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "enforce_eager")
 FORMAT_VERSION = 1
 _KEPT = ("compute_efficiency", "memory_efficiency", "front_end_s")
 _SEQUENCES, _BATCHED_TOKENS = 256, 2048  # vLLM's, where the launcher states none

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
+from fairshare.records import CellKey
+from fairshare.runner.foresight import Foreseen
 from fairshare.runner.plan import Deployment, PlannedCell, RunPlan
 from fairshare.spec.launcher import Engine
 
@@ -43,9 +45,16 @@ def starts_s(deployments: Sequence[Deployment], engine: Engine) -> float:
     return sum(len(deployment.plan.slots) for deployment in deployments) * per_start_s
 
 
-def estimate(plan: RunPlan, engine: Engine) -> Estimate:
-    """How long the whole plan takes."""
+def estimate(
+    plan: RunPlan, engine: Engine, foreseen: Mapping[CellKey, Foreseen] | None = None
+) -> Estimate:
+    """How long the whole plan takes, as foreseen where something is, else by its timing."""
+
+    def took_s(cell: PlannedCell) -> float:
+        known = (foreseen or {}).get(replace(cell.key, repetition=1))
+        return known.took_s if known is not None and known.took_s else cell_s(cell)
+
     return Estimate(
         starts_s=starts_s(plan.deployments, engine),
-        cells_s=sum(cell_s(cell) for cell in plan.cells),
+        cells_s=sum(took_s(cell) for cell in plan.cells),
     )

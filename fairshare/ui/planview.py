@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
-from fairshare.records import Mode
+from fairshare.records import CellKey, Mode
 from fairshare.runner.estimate import cell_s, estimate, starts_s
+from fairshare.runner.foresight import Foreseen, foresee
 from fairshare.runner.plan import Deployment, PlannedCell, RunPlan
 from fairshare.runner.scheduling import OWN_ORDER
 from fairshare.runner.settings import Settings
@@ -33,7 +35,9 @@ def show_plan(settings: Settings, plan: RunPlan) -> None:
         click.secho("\ninfeasible:", bold=True)
         for infeasible in plan.infeasible:
             click.secho(f"  {infeasible.cell.id}: {infeasible.reason}", fg="yellow")
-    guess = estimate(plan, settings.launcher.engine)
+    foreseen = foresee(settings, plan)
+    _show_warnings(foreseen)
+    guess = estimate(plan, settings.launcher.engine, foreseen)
     ours = settings.launcher.engine is not Engine.EXTERNAL
     starts = sum(len(deployment.plan.slots) for deployment in plan.deployments) if ours else 0
     click.echo(
@@ -41,6 +45,20 @@ def show_plan(settings: Settings, plan: RunPlan) -> None:
         f"about {format_duration(guess.total_s)} "
         f"({format_duration(guess.starts_s)} of it starts). Nothing was started or changed."
     )
+
+
+def _show_warnings(foreseen: Mapping[CellKey, Foreseen]) -> None:
+    """Cells that, by the model of the hardware, cannot exist or do not keep their SLOs."""
+    lines = []
+    for key, cell in foreseen.items():
+        if cell.infeasible is not None:
+            lines.append(f"  {key.slug}: cannot exist: {cell.infeasible}")
+        for tenant, kept in cell.missed.items():
+            lines.append(f"  {key.slug}: {tenant} keeps its SLO in {100 * kept:.0f} % of requests")
+    if lines:
+        click.secho("\nby simulation (docs/predict.md):", bold=True)
+        for line in lines:
+            click.secho(line, fg="yellow")
 
 
 def _show_deployment(settings: Settings, deployment: Deployment) -> None:

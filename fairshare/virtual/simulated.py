@@ -86,6 +86,8 @@ class SimulatedServer:
         """When each of the request's tokens came, once it has ended."""
         assert self._decode_ns is not None  # noqa: S101  (asked for)
         times: list[int] = []
+        if not flight.prefills:
+            return times
         given = [before for _, _, before in flight.prefills[1:]] + [flight.sequence.generated]
         for (time_s, step, _), until in zip(flight.prefills, given, strict=True):
             times.append(round(time_s * NS_PER_S))

@@ -131,6 +131,15 @@ def test_what_has_not_ended_with_the_drain_is_unfinished() -> None:
     assert not engines[0].has_work
 
 
+def test_what_never_began_is_unfinished_too() -> None:
+    """A request that the end of the drain finds in the front end, or in a queue, has no token."""
+    timing = Timing(warmup_s=0, window_s=0.012, drain_s=0)
+    plan = (PlannedRequest(f"a-{k}", "a", None, None, None, 900, 50) for k in range(9))
+    records, _, engines = run(Alone, {"a": (plan, 9)}, timing)
+    assert [(r.error, r.chunk_ns) for r in records] == [(ErrorKind.UNFINISHED, [])] * 9
+    assert not engines[0].has_work
+
+
 def test_a_request_that_takes_too_long_fails_and_its_client_goes_on() -> None:
     """The timeout ends a request where it is; the next one is sent after a pause."""
     plan = iter([PlannedRequest("a-0", "a", None, None, None, 100, 20_000), *requests("b", 3)])
