@@ -122,7 +122,8 @@ class Dlpm(Bookkeeping[PrefixQueues]):
 
     def arrive(self, request: Request, now_s: float) -> Refusal | None:
         super().arrive(request, now_s)
-        self._deficits.enter(request.tenant)
+        if self._waiting.first(request.tenant) is request:
+            self._deficits.enter(request.tenant)
         return None
 
     def head(self, now_s: float) -> Request | None:

@@ -84,7 +84,9 @@ class PrefixQueues:
 
     def first(self, tenant: str) -> Request:
         """The tenant's next one; it must have one."""
-        return next(filter(None, (self._lines[tenant].first(),)))
+        if (first := self._lines[tenant].first()) is None:
+            raise KeyError(tenant)
+        return first
 
     def __contains__(self, request: Request) -> bool:
         return request in self._numbers
