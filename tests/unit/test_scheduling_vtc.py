@@ -257,6 +257,17 @@ def test_each_token_is_charged_once_whatever_happens() -> None:
     assert policy.counters() == {"a": 0}
 
 
+def test_who_is_paid_back_is_next_again() -> None:
+    """A counter that falls moves its tenant forward among those that wait."""
+    policy = policy_for("vtc")
+    backlog(policy, "a", 2, prompt=100)
+    backlog(policy, "b", 2)
+    failed = take(policy)
+    assert [request.tenant for request in (failed, policy.head(0.0)) if request] == ["a", "b"]
+    policy.cancel(failed, 0.0, refund=True)
+    assert take(policy).tenant == "a"
+
+
 def test_a_prediction_is_charged_beforehand_and_corrected_at_the_end() -> None:
     """The first answer sets the average, each further one moves it by a fifth."""
     policy = policy_for("vtc_len_predict")
