@@ -69,6 +69,7 @@ def predict(
         for cell in deployment.cells:
             result = blank_result(cell, settings, deployment.plan, CellStatus.OK)
             result.deployment = deployment.id
+            result.marks = list(deployment.plan.marks)
             _write(store, cell, result, _running(cell, deployment, settings, constants, result))
             outcome.results.append(result)
     return outcome

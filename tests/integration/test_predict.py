@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from fairshare.errors import ExitCode
-from fairshare.records import CellStatus, Provenance, RequestRecord
+from fairshare.records import CellStatus, Mark, Mode, Provenance, RequestRecord
 from tests.workplace import Workplace
 
 MODES = "exclusive,logical,timeslice,mps,mig"
@@ -30,6 +30,7 @@ def test_a_whole_matrix_is_predicted_and_can_be_analysed(workplace: Workplace) -
         assert one.result.provenance is Provenance.SIMULATED
         assert one.result.client == {"virtual_time": True}
         assert any("virtual time" in note for note in one.result.notes)
+        assert (Mark.UNVALIDATED in one.result.marks) == (one.result.key.mode is Mode.MIG)
         assert [r.to_json() for r in one.records()] == [r.to_json() for r in second[slug].records()]
         assert all(record.ok for record in one.records())
 
