@@ -145,6 +145,27 @@ def test_the_same_events_give_the_same_order(name: str) -> None:
     assert len(orders[0]) > 50
 
 
+@pytest.mark.parametrize("name", ["vtc", "lcf"])
+@given(seed=seeds)
+@some
+def test_the_head_is_of_the_least_counter(name: str, seed: int) -> None:
+    """However counters rise, and fall by refunds, the heap says what a look at all would say."""
+    policy = policy_for(name)
+    head = policy.head
+
+    def watched(now_s: float) -> Request | None:
+        found = head(now_s)
+        if found is not None:
+            counters = policy.counters()
+            least = min(counters[request.tenant] for request in policy.waiting())
+            assert counters[found.tenant] == least
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(policy, "head", watched)
+        Events(policy, seed).happen(300)
+
+
 @given(seed=seeds)
 @settings(max_examples=50, deadline=None)
 def test_forgetting_idle_tenants_changes_nothing(seed: int) -> None:
