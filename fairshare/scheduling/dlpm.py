@@ -164,6 +164,7 @@ class Dlpm(Bookkeeping[PrefixQueues]):
 
     def cancel(self, request: Request, now_s: float, *, refund: bool = False) -> None:
         super().cancel(request, now_s, refund=refund)
+        self._left(request.tenant)
         if refund and (paid := self._paid.pop(request, None)) is not None:
             self._pay(request, -paid.prompt - paid.output)
         self._end(request)
