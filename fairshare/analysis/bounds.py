@@ -15,19 +15,21 @@ from fairshare.analysis.service import OUTPUT_PRICE, PROMPT_PRICE
 def service_bound(
     requests: Requests, shares: Sequence[Mapping[str, Any]], decisions: Decisions | None
 ) -> float | None:
-    """2U, U = max(prompt price x longest prompt, output price x tokens that can be in flight).
+    """2U, U = max(prompt price x longest prompt, output price x tokens that the KV cache holds).
 
-    In flight are at most as many as the KV cache holds (arXiv 2401.00588), or, where a gateway
-    keeps a window of requests, that many of the longest answers. None where neither is known. It
-    bounds differences under VTC; of other policies it is only something to compare with.
+    (arXiv 2401.00588.) Where a gateway keeps a window of requests, U is the price of the longest
+    prompt and of that many of the longest answers: of both, since the answers in flight do not
+    include prompts, as the tokens of the cache do. None where neither is known. It bounds
+    differences under VTC; of other policies it is only something to compare with.
     """
     prompt = _largest(requests.prompt_tokens)
-    in_flight = _capacity(shares)
     if decisions is not None and decisions.window is not None:
-        in_flight = decisions.window * _largest(requests.output_tokens)
-    if not prompt or not in_flight:
+        answers = decisions.window * _largest(requests.output_tokens)
+        return 2 * (PROMPT_PRICE * prompt + OUTPUT_PRICE * answers) if prompt and answers else None
+    capacity = _capacity(shares)
+    if not prompt or not capacity:
         return None
-    return 2 * max(PROMPT_PRICE * prompt, OUTPUT_PRICE * in_flight)
+    return 2 * max(PROMPT_PRICE * prompt, OUTPUT_PRICE * capacity)
 
 
 def _largest(tokens: Floats) -> float:

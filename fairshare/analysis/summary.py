@@ -45,7 +45,8 @@ DEFINITIONS = {
     "requests only",
     "accumulated_difference_max": "largest difference of service per weight since the window's "
     "start between any two tenants",
-    "service_bound": "2U of VTC: 2 max(longest prompt, 2 x tokens that can be in flight)",
+    "service_bound": "2U of VTC: 2 max(longest prompt, 2 x tokens that the KV cache holds), or, "
+    "behind a gateway, 2 (longest prompt + 2 x window x longest answer)",
     "satisfaction": "mean over windows of the smallest service / fair share of any tenant, 1 at "
     "most; fair shares: water-filling of what all got by weight, up to what each still wanted",
     "throttled": "refused: answered 429, or aborted before the first token; throttled_rate: "

@@ -113,13 +113,13 @@ def _requests() -> Any:
     [
         ([{"kv_cache_tokens": 10_000}], None, 40_000.0),  # as in the paper's evaluation
         ([{"engine": {"kv_cache_tokens": 100}}], None, 512.0),  # the longest prompt is more
-        ([{"kv_cache_tokens": 10_000}], 8.0, 2 * 2 * 8 * 40.0),  # a gateway lets less in
+        ([{"kv_cache_tokens": 10_000}], 8.0, 2 * (256.0 + 2 * 8 * 40.0)),  # a gateway lets less in
         ([{"slot": "s0"}], None, None),
         ([{"kv_cache_tokens": 9}, {"kv_cache_tokens": 9}], None, None),  # two servers
         ([], None, None),
     ],
 )
 def test_the_bound_of_vtc(shares: list[Any], window: float | None, bound: float | None) -> None:
-    """Twice the larger of the longest prompt and twice the tokens in flight; else unknown."""
+    """Twice the larger of prompt and tokens in memory, or the sum behind a window; else unknown."""
     decisions = None if window is None else Decisions({}, None, window)
     assert service_bound(_requests(), shares, decisions) == bound
