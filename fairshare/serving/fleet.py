@@ -15,6 +15,7 @@ from pathlib import Path
 from fairshare.errors import ServerError, SpecError
 from fairshare.processes.ports import free_port, is_free
 from fairshare.processes.scope import RunScope
+from fairshare.results.files import writing
 from fairshare.serving.arguments import check_arguments
 from fairshare.serving.caches import CompileCache, compile_cache
 from fairshare.serving.command import ServerCommand, server_command
@@ -216,7 +217,9 @@ async def _start(
 def _make_folders(one: _Planned, command: ServerCommand, log_dir: Path) -> None:
     log_dir.mkdir(parents=True, exist_ok=True)
     cores = f"# bound to CPU cores {one.slot.cpu_set}\n" if one.slot.cpu_set else ""
-    (log_dir / f"{one.slot.name}.cmd").write_text(f"{cores}{command.shown()}\n", "utf-8")
+    shown = log_dir / f"{one.slot.name}.cmd"
+    with writing(shown):
+        shown.write_text(f"{cores}{command.shown()}\n", "utf-8")
     # Made again if an earlier deployment of this run had a slot of this name.
     one.run_dir.mkdir(mode=0o700, exist_ok=True)
     if command.reports is not None:

@@ -25,13 +25,19 @@ KIND, WHEN, NUMBER, REAPER, POINTS = sys.argv[1:6]
 passed = {"line": 0, "tool": 0}
 
 
-def point(kind: str, when: str, what: str) -> None:
-    """Note a point; die here if it is the one."""
-    if when == "before":
-        passed[kind] += 1
-        with Path(POINTS).open("a", encoding="utf-8") as file:
-            file.write(f"{kind} {what}\n")
-    if (kind, when, str(passed[kind])) == (KIND, WHEN, NUMBER):
+def begin(kind: str, what: str) -> int:
+    """Note a point and return its number; die before it if that is the one."""
+    passed[kind] += 1
+    number = passed[kind]
+    with Path(POINTS).open("a", encoding="utf-8") as file:
+        file.write(f"{kind} {what}\n")
+    die_if(kind, "before", number)
+    return number
+
+
+def die_if(kind: str, when: str, number: int) -> None:
+    """Die here if this is the point."""
+    if (kind, when, str(number)) == (KIND, WHEN, NUMBER):
         if REAPER == "with":
             kill_reaper(os.getpid())
         os.kill(os.getpid(), signal.SIGKILL)
@@ -43,9 +49,9 @@ write, start_tool = Journal._write, asyncio.create_subprocess_exec
 def write_or_die(self: Journal, **line: Any) -> None:
     """Instead of the journal's way of writing a line."""
     what = f"{line['kind']} {line.get('step', line.get('n', ''))}".strip()
-    point("line", "before", what)
+    number = begin("line", what)
     write(self, **line)
-    point("line", "after", what)
+    die_if("line", "after", number)
 
 
 class Tools:
@@ -57,9 +63,9 @@ class Tools:
 
     async def create_subprocess_exec(self, *argv: str, **options: Any) -> Any:
         """Start a tool, or die before or after."""
-        point("tool", "before", " ".join(argv))
+        number = begin("tool", " ".join(argv))  # several may start at once
         process = await start_tool(*argv, **options)
-        point("tool", "after", " ".join(argv))
+        die_if("tool", "after", number)
         return process
 
 

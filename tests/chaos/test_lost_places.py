@@ -103,6 +103,7 @@ def test_the_disk_fills(cache_dir: Path, may_mount: None) -> None:
         cache_dir,
         [
             on_disk("out", "cell.started", killed=False),
+            on_disk("out", "mps.ready", killed=False),
             on_disk("state", "server.ready", killed=False),
             on_disk("t", "mps.ready", killed=False),
             on_disk("state", "partition.mig_mode", killed=True),
