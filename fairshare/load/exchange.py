@@ -70,6 +70,7 @@ class Exchange:
         self._most_chunks = max(MIN_CHUNK_LIMIT, MAX_CHUNKS_PER_TOKEN * max_tokens)
         self._stream = target.stream
         self._api_key = target.api_key
+        self._policy_inside = target.labelled
         self._reader: AnswerReader = target.reader()
         self._splitter = SseSplitter()
         self._body: bytearray | None = None  # collected instead of parsed as it comes
@@ -201,6 +202,9 @@ class Exchange:
     def _answer_failure(self, broke: tuple[ErrorKind, str] | None) -> tuple[ErrorKind, str] | None:
         answer = self._reader.answer
         failure = answer.failure()
+        if self._policy_inside and answer.ended_unbegun and failure is not None:
+            text = "the scheduler inside the server ended it before its first token"
+            failure = ErrorKind.THROTTLED, text
         if broke is None:
             if self._stream and not self._seen_event and answer.error is None:
                 return ErrorKind.BAD_RESPONSE, "the stream ended without a single event"

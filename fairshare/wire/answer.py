@@ -37,6 +37,15 @@ class Answer:
     done: bool = False
     throttled: str | None = None
 
+    @property
+    def ended_unbegun(self) -> bool:
+        """Whether the server ended it in order, with neither a token nor a reason.
+
+        vLLM streams an aborted request so: it leaves out the chunk that has no token, and with it
+        the finish reason.
+        """
+        return self.done and self.finish_reason is None and self.output_tokens == 0
+
     def failure(self) -> tuple[ErrorKind, str] | None:
         """Why this is not a complete, correct answer; None if it is one.
 
@@ -48,6 +57,8 @@ class Answer:
         if self.finish_reason == "abort":
             aborted = ErrorKind.ABORTED, "the server aborted the request"
             return aborted if self.throttled is None else (ErrorKind.THROTTLED, self.throttled)
+        if self.ended_unbegun:
+            return ErrorKind.ABORTED, "the server ended the answer before its first token"
         if self.finish_reason is None:
             return ErrorKind.INCOMPLETE, "the answer ended without a finish reason"
         if self.finish_reason not in GOOD_FINISHES:

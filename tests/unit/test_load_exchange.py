@@ -283,3 +283,12 @@ async def test_whole_answer_is_one_chunk() -> None:
     record = await record_of(script, replace(TARGET, stream=False))
     assert record.ok
     assert (record.chunk_ns, record.chunk_tokens, record.first_token_ns) == ([30], [2], 30)
+
+
+async def test_a_stream_that_ends_unbegun_was_thrown_out() -> None:
+    """Where a policy decides inside the server, an end in order without a token is its doing."""
+    unbegun = streamed(event(choices=[], usage={"prompt_tokens": 3, "completion_tokens": 0}), DONE)
+    assert (await record_of(unbegun)).error is ErrorKind.ABORTED
+    inside = await record_of(unbegun, replace(TARGET, labelled=True))
+    assert inside.error is ErrorKind.THROTTLED
+    assert inside.error_text == "the scheduler inside the server ended it before its first token"
