@@ -50,6 +50,7 @@ class Exchange:
         "_max_tokens",
         "_most_chunks",
         "_origin_ns",
+        "_policy_inside",
         "_reader",
         "_record",
         "_seen_event",

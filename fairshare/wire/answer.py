@@ -54,11 +54,10 @@ class Answer:
         """
         if self.error is not None:
             return ErrorKind.SERVER_ERROR, self.error
-        if self.finish_reason == "abort":
-            aborted = ErrorKind.ABORTED, "the server aborted the request"
-            return aborted if self.throttled is None else (ErrorKind.THROTTLED, self.throttled)
-        if self.ended_unbegun:
-            return ErrorKind.ABORTED, "the server ended the answer before its first token"
+        if self.throttled is not None:
+            return ErrorKind.THROTTLED, self.throttled
+        if self.finish_reason == "abort" or self.ended_unbegun:
+            return ErrorKind.ABORTED, "the server aborted the request"
         if self.finish_reason is None:
             return ErrorKind.INCOMPLETE, "the answer ended without a finish reason"
         if self.finish_reason not in GOOD_FINISHES:
