@@ -58,10 +58,10 @@ class Answer:
             return ErrorKind.THROTTLED, self.throttled
         if self.finish_reason == "abort" or self.ended_unbegun:
             return ErrorKind.ABORTED, "the server aborted the request"
-        if self.finish_reason is None:
-            return ErrorKind.INCOMPLETE, "the answer ended without a finish reason"
         if self.finish_reason not in GOOD_FINISHES:
-            return ErrorKind.INCOMPLETE, f"the finish reason is {self.finish_reason!r}"
+            ended = f"the finish reason is {self.finish_reason!r}"
+            none = "the answer ended without a finish reason"
+            return ErrorKind.INCOMPLETE, none if self.finish_reason is None else ended
         if not self.counted:
             return ErrorKind.NO_USAGE, "the server never said how many tokens it made"
         return None
