@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import virtual_gpu_rows as rows
+from benchmarks.virtual_gpu_fit import Floats, fit_constants
 from benchmarks.virtual_gpu_report import report
-from fairshare.analysis.fitting import Floats, fit_constants
 from fairshare.devices.constants import gpu_spec
 from fairshare.scheduling.fcfs import Fcfs
 from fairshare.scheduling.policies import policy_for
