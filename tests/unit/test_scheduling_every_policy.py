@@ -28,7 +28,9 @@ EVENTS = (
     )
 )
 Events = list[tuple[str, int]]
-events = st.lists(st.tuples(st.sampled_from(EVENTS), st.integers(0, 10_000)), max_size=80)
+events = st.lists(
+    st.tuples(st.sampled_from(EVENTS), st.integers(0, 10_000)), min_size=40, max_size=80
+)
 tenants = Tenants({"t1": Terms(2.0, slo_e2e_s=5.0), "t2": Terms(0.5)}, Terms(slo_e2e_s=9.0))
 
 MEANT = [

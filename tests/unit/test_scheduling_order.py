@@ -109,6 +109,23 @@ def test_deficits_are_paid_off_in_rounds() -> None:
     assert rest(policy) == ["b3", "b4", "a3", "a4"]
 
 
+def test_deficits_are_charged_once_and_paid_back() -> None:
+    """Preempted work is paid for once, and what never began or failed is given back."""
+    policy = policy_for("drr", {"quantum": 100})
+    send(policy, *requests("a1"))
+    request = take(policy)
+    policy.put_back(request, 0.0, preempted=False)
+    take(policy)
+    policy.produced(request, 3, 0.0)
+    policy.counted(request, 14, 0.0)
+    assert policy.counters() == {"a": 80}
+    policy.put_back(request, 0.0, preempted=True)
+    take(policy)
+    assert policy.counters() == {"a": 80}
+    policy.cancel(request, 0.0, refund=True)
+    assert policy.counters() == {"a": 100}
+
+
 def test_a_debt_of_any_depth_is_looked_at_once() -> None:
     """However little a quantum is worth beside a debt, the head is found at once."""
     policy = policy_for("drr", {"quantum": 1}, Tenants({}, Terms(weight=1e-6)))

@@ -131,6 +131,18 @@ def test_tokens_that_were_not_used_do_not_count() -> None:
     assert arrive(policy, 62.0) == 57.0
 
 
+def test_what_others_of_the_tenant_used_before_still_counts() -> None:
+    """What is taken back is taken from the time at which it was counted, and not from earlier."""
+    policy = policy_for("tpm", {"limit": 100})
+    use(policy, 0.0, prompt=50)
+    failed = use(policy, 30.0, prompt=50)
+    policy.cancel(failed, 31.0, refund=True)
+    use(policy, 40.0, prompt=60)
+    assert arrive(policy, 41.0) == 19.0
+    assert arrive(policy, 60.0) == -1
+    assert policy.counters() == {"a": 60}
+
+
 @pytest.mark.parametrize("name", ["rpm", "tpm"])
 def test_tenants_that_stopped_are_forgotten(name: str) -> None:
     """Of who sent nothing for a whole window, nothing is kept."""
