@@ -53,6 +53,15 @@ def test_round_robin_takes_turns() -> None:
     assert rest(policy) == ["b2", "a3", "d1", "c2"]
 
 
+def test_a_tenant_whose_last_request_is_gone_has_no_turn() -> None:
+    """Its place in the ring goes with its last request, however that leaves."""
+    policy = policy_for("round-robin")
+    gone, *others = requests("a1", "b1", "b2")
+    send(policy, gone, *others)
+    policy.cancel(gone, 0.0)
+    assert rest(policy) == ["b1", "b2"]
+
+
 def test_a_turn_that_was_put_back_is_not_lost() -> None:
     """The tenant of what is put back has its turn again."""
     policy = policy_for("round-robin")
