@@ -103,6 +103,8 @@ class Proxy:
     async def _scheduled(self, request: web.BaseRequest, caller: Caller) -> web.StreamResponse:
         """Queue a request, and relay its answer once it is its turn."""
         raw = await self._body(request)
+        if self.draining:  # by now: its body was still on its way
+            return _refused(DRAINING)
         try:
             asked = read_asked(request.path, raw, self._settings.default_output_tokens)
             tenant = self._identity.tenant(caller, request.headers, asked.body.get("user"))

@@ -118,10 +118,10 @@ class Gateway:
         """Refuse what waits and what comes; return once nothing runs, or after ``limit_s``."""
         self._proxy.draining = True
         self.admission.refuse_all(DRAINING, time.monotonic())
-        self._quiet.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
                 while self.admission.outstanding:
+                    self._quiet.clear()  # it was set each time that nothing ran
                     await self._quiet.wait()
 
     def _new_connection(self) -> RequestHandler:

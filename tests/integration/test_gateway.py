@@ -376,6 +376,29 @@ async def test_a_stopping_gateway_ends_what_runs_and_turns_others_away(tmp_path:
     assert b"key-of-alice" not in log.read_bytes()
 
 
+async def test_a_request_that_is_still_being_sent_is_turned_away_by_a_stopping_gateway() -> None:
+    """A body that ends after the stop began is refused, and the gateway still comes to an end."""
+    async with FakeServer(Behaviour(ttft_s=0.1)) as server, gateway(server, window=1) as client:
+        body = json.dumps({"model": "fake", "prompt": [9], "max_tokens": 2}).encode()
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.gateway.port)
+        head = (
+            f"POST {PATH} HTTP/1.1\r\nHost: x\r\nX-Api-Key: key-of-bob\r\nExpect: 100-continue\r\n"
+        )
+        writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode())
+        assert b" 100 " in await reader.readuntil(b"\r\n\r\n")  # its body is waited for
+        running = asyncio.create_task(client.post())
+        await client.when("outstanding", 1)
+        stopping = asyncio.create_task(client.gateway.drain(60.0))
+        await draining(client.session, client.url)
+        writer.write(body)
+        assert b" 503 " in await reader.readline()
+        writer.close()
+        assert (await running)[0] == 200
+        async with asyncio.timeout(20):
+            await stopping
+    assert [seen.body["prompt"] for seen in server.seen] == [[1, 2, 3]]
+
+
 async def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
     """Who asks twice does not wait for a stream that never ends."""
     async with (
