@@ -6,14 +6,21 @@ RESULTS is a folder with at least two repetitions of one scenario under several 
 policy is compared with `fcfs` at its own place, where there is one, and with the engine's own
 order. Ratios are formed within each repetition; the interval is Student's t at 95 % over their
 logarithms.
+
+The difference of service is the largest between two tenants that both had requests queued all the
+while (input tokens, and output tokens twice), by the scheduler's own log of decisions: the client
+knows only later who was served, and much later where the machine is busy. An answer counts when it
+ends.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +28,11 @@ import orjson
 
 from fairshare.analysis.stats import t_interval
 from fairshare.results import layout
+from fairshare.results.packed import opened, stored
 
 Cell = Mapping[str, Any]
 Way = tuple[str, str | None]  # policy and place
+_ENDS = ("finished", "cancelled", "failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +41,7 @@ class Figures:
 
     ttft_p50_s: float
     tokens_per_s: float
-    difference: float | None
+    difference: float
     bound: float | None
 
 
@@ -47,14 +56,15 @@ def main() -> None:
     found: dict[Way, dict[int, Figures]] = {}
     for cell in cells:
         way = (cell["policy"], cell["scheduling"])
-        found.setdefault(way, {})[cell["repetition"]] = _figures(cell, options.tenant)
+        log = options.results / layout.CELLS / layout.cell_folder(cell["cell"]) / layout.SCHEDULING
+        figures = _figures(cell, options.tenant, _difference(log))
+        found.setdefault(way, {})[cell["repetition"]] = figures
     for way, runs in sorted(found.items(), key=str):
         medians = ", ".join(f"{run.ttft_p50_s:.2f}" for _, run in sorted(runs.items()))
-        differences = [run.difference for run in runs.values() if run.difference is not None]
         bounds = [run.bound for run in runs.values() if run.bound is not None]
         print(f"{_name(way)}: TTFT P50 of {options.tenant} {medians} s", end="")
-        if differences:
-            print(f"; largest service difference {max(differences):,.0f}", end="")
+        if way[1] is not None:
+            print(f"; largest difference {max(r.difference for r in runs.values()):,.0f}", end="")
             print(f" (2U {min(bounds):,.0f})" if bounds else "", end="")
         print()
     for way, base in _pairs(found):
@@ -66,15 +76,55 @@ def main() -> None:
         print(f"  TTFT P50 of {options.tenant} falls {_ratio(falls)}; throughput {_ratio(keeps)}")
 
 
-def _figures(cell: Cell, tenant: str) -> Figures:
+def _figures(cell: Cell, tenant: str, difference: float) -> Figures:
     (row,) = (row for row in cell["tenants"] if row["tenant"] == tenant)
-    fairness = cell["fairness"]
-    return Figures(
-        row["ttft_p50_s"],
-        cell["total"]["total_tokens_per_s"],
-        fairness["max_service_difference"],
-        fairness["service_bound"],
-    )
+    bound = cell["fairness"]["service_bound"]
+    return Figures(row["ttft_p50_s"], cell["total"]["total_tokens_per_s"], difference, bound)
+
+
+def _difference(log: Path) -> float:
+    """The largest between any two tenants since both have requests queued; 0 without a log."""
+    queued: Counter[str] = Counter()
+    service: Counter[str] = Counter()
+    running: set[str] = set()
+    since: dict[tuple[str, str], tuple[float, float]] = {}
+    worst = 0.0
+    for line in _lines(log):
+        _count(line, queued, service, running)
+        for pair in combinations(sorted(queued), 2):
+            if not all(queued[tenant] > 0 for tenant in pair):
+                since.pop(pair, None)
+                continue
+            apart = float(service[pair[0]] - service[pair[1]])
+            low, high = since.get(pair, (apart, apart))
+            since[pair] = min(low, apart), max(high, apart)
+            worst = max(worst, since[pair][1] - since[pair][0])
+    return worst
+
+
+def _count(
+    line: Mapping[str, Any], queued: Counter[str], service: Counter[str], running: set[str]
+) -> None:
+    event, tenant, request = line["event"], line.get("tenant"), line.get("request")
+    if tenant is None or request is None:
+        return
+    if event == "arrived":
+        queued[tenant] += 1
+    elif event == "admitted":
+        queued[tenant] -= 1
+        running.add(request)
+        service[tenant] += line["prompt_tokens"]
+    elif event in _ENDS and request in running:
+        running.discard(request)
+        service[tenant] += 2 * line["output_tokens"]
+    elif event in _ENDS:
+        queued[tenant] -= 1
+
+
+def _lines(log: Path) -> Iterator[dict[str, Any]]:
+    if (there := stored(log)) is not None:
+        with opened(there) as file:
+            yield from map(orjson.loads, file)
 
 
 def _pairs(found: Mapping[Way, object]) -> Iterator[tuple[Way, Way]]:
