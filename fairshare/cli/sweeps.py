@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fairshare.spec.matrix import Matrix
 
 DEFAULT_MATRIX = "quick"
+SECONDS_PER_HOUR = 3600
 OUTPUT_DIR = click.option(
     "--output-dir",
     type=click.Path(path_type=Path, file_okay=False),
@@ -121,22 +122,37 @@ def sweep_flags(command: Any) -> Any:
 @sweep_flags
 @OUTPUT_DIR
 @RESUME
+@click.option(
+    "--max-hours",
+    type=click.FLOAT,
+    help="Leave the cells that no longer fit to a later call with --resume (exit code 5).",
+)
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop (the same as plan).")
 @click.option("--no-report", is_flag=True, help="Leave out figures and page; build them later.")
 def matrix_command(
-    output_dir: Path | None, resume: bool, dry_run: bool, no_report: bool, **given: Any
+    output_dir: Path | None,
+    resume: bool,
+    max_hours: float | None,
+    dry_run: bool,
+    no_report: bool,
+    **given: Any,
 ) -> None:
     """Run every SCENARIO in every mode at every concurrency, and report the differences.
 
     Without arguments the sweep `quick` runs on the best device that is ready; without a usable
     GPU that is the simulated one, and every figure says so.
     """
+    if max_hours is not None and not max_hours > 0:
+        raise click.UsageError("--max-hours is more than 0")
+    budget_s = None if max_hours is None else max_hours * SECONDS_PER_HOUR
     matrix, flags = matrix_of(given), flags_of(given)
     settings, plan = _settle(matrix, flags)
     if dry_run:
-        _show_plan(settings, plan)
+        _show_plan(settings, plan, budget_s)
         return
-    _execute(settings, plan, flags, output_dir, resume=resume, report=not no_report)
+    _execute(
+        settings, plan, flags, output_dir, resume=resume, report=not no_report, budget_s=budget_s
+    )
 
 
 @click.command("plan")
@@ -288,10 +304,10 @@ def _replay(folder: Path, cell: str, flags: Flags) -> tuple[Settings, RunPlan, F
     return replay(folder, cell, flags)
 
 
-def _show_plan(settings: Settings, plan: RunPlan) -> None:
+def _show_plan(settings: Settings, plan: RunPlan, budget_s: float | None = None) -> None:
     from fairshare.ui.planview import show_plan
 
-    show_plan(settings, plan)
+    show_plan(settings, plan, budget_s)
 
 
 def _execute(
@@ -302,6 +318,7 @@ def _execute(
     *,
     resume: bool,
     report: bool,
+    budget_s: float | None = None,
 ) -> None:
     """Run, analyse what there is, show it, and end with the exit code that it deserves."""
     from fairshare.runner.rerun import request_of
@@ -320,6 +337,7 @@ def _execute(
             resume=resume,
             request=request_of(settings.matrix, flags),
             listeners=[Progress()],
+            budget_s=budget_s,
         )
     except FairshareError as error:
         if error.exit_code not in (ExitCode.BAD_INPUT, ExitCode.DEVICE_BUSY):

@@ -39,22 +39,27 @@ def cell_s(cell: PlannedCell) -> float:
     return timing.warmup_s + window_s + min(timing.drain_s, _TYPICAL_DRAIN_S)
 
 
+def took_s(cell: PlannedCell, foreseen: Mapping[CellKey, Foreseen] | None = None) -> float:
+    """How long one cell takes, as foreseen where something is."""
+    known = (foreseen or {}).get(replace(cell.key, repetition=1))
+    return known.took_s if known is not None and known.took_s else cell_s(cell)
+
+
+def start_s(engine: Engine) -> float:
+    """How long it takes to start and stop one server."""
+    return _START_S.get(engine, _DEFAULT_START_S)
+
+
 def starts_s(deployments: Sequence[Deployment], engine: Engine) -> float:
     """How long it takes to start and stop the servers, one after another."""
-    per_start_s = _START_S.get(engine, _DEFAULT_START_S)
-    return sum(len(deployment.plan.slots) for deployment in deployments) * per_start_s
+    return sum(len(deployment.plan.slots) for deployment in deployments) * start_s(engine)
 
 
 def estimate(
     plan: RunPlan, engine: Engine, foreseen: Mapping[CellKey, Foreseen] | None = None
 ) -> Estimate:
     """How long the whole plan takes, as foreseen where something is, else by its timing."""
-
-    def took_s(cell: PlannedCell) -> float:
-        known = (foreseen or {}).get(replace(cell.key, repetition=1))
-        return known.took_s if known is not None and known.took_s else cell_s(cell)
-
     return Estimate(
         starts_s=starts_s(plan.deployments, engine),
-        cells_s=sum(took_s(cell) for cell in plan.cells),
+        cells_s=sum(took_s(cell, foreseen) for cell in plan.cells),
     )

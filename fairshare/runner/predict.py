@@ -17,9 +17,9 @@ from fairshare.runner.account import Account
 from fairshare.runner.cell import blank_result
 from fairshare.runner.in_engine import terms_of
 from fairshare.runner.loads import concurrency_of, tenant_requests
+from fairshare.runner.outcome import Outcome
 from fairshare.runner.plan import Deployment, PlannedCell, RunPlan, plain
 from fairshare.runner.settings import Settings
-from fairshare.runner.sweep import Outcome
 from fairshare.scheduling.policies import policy_for
 from fairshare.scheduling.policy import SchedulingPolicy, Tenants
 from fairshare.serving.command import server_command

@@ -19,10 +19,13 @@ from fairshare.results import layout
 from fairshare.results.files import writing
 from fairshare.results.provenance import gather
 from fairshare.results.store import ResultStore
+from fairshare.runner.budget import Budget
+from fairshare.runner.foresight import foresee
+from fairshare.runner.outcome import Outcome
 from fairshare.runner.plan import RunPlan
 from fairshare.runner.preflight import require_fit, reservations
 from fairshare.runner.settings import Settings
-from fairshare.runner.sweep import Outcome, Sweep
+from fairshare.runner.sweep import Sweep
 from fairshare.sharing.lease import lease, lock_path
 from fairshare.virtual.driver import switch_on
 
@@ -40,15 +43,26 @@ def execute(
     resume: bool,
     request: Mapping[str, Any],
     listeners: Sequence[Listener],
+    budget_s: float | None = None,
 ) -> Outcome:
     """Run the plan into ``directory``; ``request`` is kept in matrix.json, for reruns.
+
+    Cells that no longer fit into ``budget_s`` seconds from now are left for another call.
 
     Raises:
         DeviceBusyError: another run holds the device.
         FairshareError: see :meth:`Sweep.run`; also when the folder cannot be used.
     """
     return asyncio.run(
-        _execute(settings, plan, directory, resume=resume, request=request, listeners=listeners)
+        _execute(
+            settings,
+            plan,
+            directory,
+            resume=resume,
+            request=request,
+            listeners=listeners,
+            budget_s=budget_s,
+        )
     )
 
 
@@ -60,7 +74,9 @@ async def _execute(
     resume: bool,
     request: Mapping[str, Any],
     listeners: Sequence[Listener],
+    budget_s: float | None,
 ) -> Outcome:
+    ends_s = None if budget_s is None else time.monotonic() + budget_s
     # The reaper first: the lock is removed however early this process is killed. Then the device:
     # a run that is refused must not leave a folder that refuses the next one.
     async with contextlib.AsyncExitStack() as stack:
@@ -81,7 +97,8 @@ async def _execute(
             for finding in reservations(findings):
                 events.emit("preflight.warned", check=finding.name, says=finding.says)
             events.emit("sweep.started", cells=len(plan.cells), infeasible=len(plan.infeasible))
-            outcome = await _sweep(settings, plan, store, events, watch)
+            budget = await asyncio.to_thread(_budget, settings, plan, store, ends_s)
+            outcome = await _sweep(settings, plan, store, events, watch, budget=budget)
             events.emit("sweep.finished", stopped=outcome.stopped)
     return outcome
 
@@ -126,11 +143,29 @@ def _store(
     return store, plan.without(done)
 
 
+def _budget(
+    settings: Settings, plan: RunPlan, store: ResultStore, ends_s: float | None
+) -> Budget | None:
+    """What is left of the time of this call, with the estimate that a plan shows."""
+    if ends_s is None:
+        return None
+    started = [each["start_s"] for each in store.matrix.get("starts", ()) if each["start_s"]]
+    foreseen = foresee(settings, plan)
+    left_s = ends_s - time.monotonic()
+    return Budget(left_s, settings.launcher.engine, foreseen, started)
+
+
 async def _sweep(
-    settings: Settings, plan: RunPlan, store: ResultStore, events: EventLog, watch: Watched
+    settings: Settings,
+    plan: RunPlan,
+    store: ResultStore,
+    events: EventLog,
+    watch: Watched,
+    *,
+    budget: Budget | None,
 ) -> Outcome:
     stop = asyncio.Event()
-    sweep = Sweep(settings, store, events, stop, watch)
+    sweep = Sweep(settings, store, events, stop, watch, budget=budget)
     task = asyncio.create_task(sweep.run(plan))
     with _signals(stop, sweep, task, events):
         try:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import shutil
 import signal
 import time
 from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +24,9 @@ from fairshare.results.files import writing
 from fairshare.results.layout import SCHEDULING, SERVERS
 from fairshare.results.store import ResultStore
 from fairshare.results.writer import CellWriter
+from fairshare.runner.budget import Budget
 from fairshare.runner.cell import CellContext, blank_result, run_cell
+from fairshare.runner.outcome import Outcome
 from fairshare.runner.plan import Deployment, PlannedCell, RunPlan, partitioner_of, plain
 from fairshare.runner.settings import Settings
 from fairshare.serving.aftermath import memory_returned
@@ -33,19 +36,6 @@ from fairshare.sharing.probing import probe_shares
 
 T = TypeVar("T")
 STARTS_PER_DEPLOYMENT = 2  # once, and once more for the cells that a crashed server left over
-
-
-@dataclass(slots=True)
-class Outcome:
-    """How a sweep went: every cell of the plan is in ``results`` unless the run was stopped."""
-
-    results: list[CellResult] = field(default_factory=list)
-    starts: list[dict[str, Any]] = field(default_factory=list)
-    stopped: bool = False
-
-    def count(self, status: CellStatus) -> int:
-        """How many cells ended so."""
-        return sum(result.status is status for result in self.results)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +56,15 @@ class Sweep:
         events: EventLog,
         stop: asyncio.Event,
         watch: Watched,
+        *,
+        budget: Budget | None = None,
     ) -> None:
         self.settings = settings
         self.store = store
         self.events = events
         self.stop = stop
+        self._budget = budget or Budget(math.inf, settings.launcher.engine)
+        self._spent = False
         self.outcome = Outcome(starts=list(store.matrix.get("starts", ())))
         self._api_key = secrets.token_urlsafe(24)
         self._watch = watch
@@ -92,11 +86,33 @@ class Sweep:
             self._scope = scope
             stage = _Stage(scope, self._sampler(stack))
             for deployment in plan.deployments:
-                if self.stop.is_set():
+                if not self._goes_on(deployment, deployment.cells[0]):
                     break
+                self._budget.deploys(deployment)
                 await self._deploy(deployment, stage)
+                self._budget.deployed(deployment)
         self.outcome.stopped = self.stop.is_set()
+        if self._spent:
+            self._tell_left(plan)
         return self.outcome
+
+    def _goes_on(self, deployment: Deployment, cell: PlannedCell) -> bool:
+        """Whether the cell is to be run: nobody stopped the sweep, and there is time for it."""
+        if self._ending:
+            return False
+        if not self._budget.fits(deployment, cell):
+            self._spent = True
+            self.outcome.next_s = self._budget.needed_s(deployment, cell)
+        return not self._spent
+
+    @property
+    def _ending(self) -> bool:
+        return self.stop.is_set() or self._spent
+
+    def _tell_left(self, plan: RunPlan) -> None:
+        settled = {result.id for result in self.outcome.results}
+        self.outcome.left = [cell.id for cell in plan.cells if cell.id not in settled]
+        self.events.emit("budget.spent", left=self.outcome.left, next_s=self.outcome.next_s)
 
     async def kill_processes(self) -> None:
         """Kill every server of this run now; the scopes then find them gone and tidy up."""
@@ -126,12 +142,10 @@ class Sweep:
         try:
             async with partitioner.apply(deployment.plan, stage.scope) as shared:
                 for _ in range(STARTS_PER_DEPLOYMENT):
-                    if left and not self.stop.is_set():
+                    if left and self._goes_on(deployment, left[0]):
                         await partitioner.until_usable()
-                        await self._serve(
-                            replace(deployment, plan=shared), partitioner, left, stage
-                        )
-                for cell in left if not self.stop.is_set() else ():
+                        await self._serve(deployment, shared, partitioner, left, stage)
+                for cell in left if not self._ending else ():
                     reason = "not run: a server of its deployment crashed twice"
                     self._settle(cell, deployment.plan, CellStatus.FAILED, reason)
         except StoppedEarlyError:
@@ -145,12 +159,14 @@ class Sweep:
 
     async def _serve(
         self,
-        deployment: Deployment,
+        planned: Deployment,
+        shared: PartitionPlan,
         partitioner: Partitioner,
         left: list[PlannedCell],
         stage: _Stage,
     ) -> None:
         """Start the servers and run cells, taken off ``left``, until one of the servers dies."""
+        deployment = replace(planned, plan=shared)
         log_dir = self.store.dir / SERVERS / f"{deployment.id}-{len(self.outcome.starts) + 1}"
         driver = self.settings.driver
         probing = replace(driver, env=stage.scope.labelled(driver.env))
@@ -173,8 +189,10 @@ class Sweep:
             shares = await _shares(deployment.plan, partitioner, running, probes)
             context = self._context(deployment, running, shares, partitioner, stage)
             logs = _ServerLogs(log_dir)
-            while left and not self.stop.is_set() and running.dead() is None:
+            while left and running.dead() is None and self._goes_on(planned, left[0]):
+                self._budget.begins()
                 await self._cell(left[0], context, logs)
+                self._budget.ended(left[0])
                 left.pop(0)  # only now: a cell that was cut off is not done
 
     def _context(

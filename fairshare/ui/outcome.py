@@ -17,9 +17,10 @@ from fairshare.analysis.table import BEST, FEW
 from fairshare.analysis.table import Table as AnalysisTable
 from fairshare.errors import ExitCode
 from fairshare.records import CellStatus
+from fairshare.units import format_duration
 
 if TYPE_CHECKING:  # to show an analysis needs nothing that runs one
-    from fairshare.runner.sweep import Outcome
+    from fairshare.runner.outcome import Outcome
 
 _PIPE_WIDTH = 160
 _MOST_TENANTS = 40
@@ -133,5 +134,18 @@ def show_outcome(outcome: Outcome, directory: Path, resume_command: str) -> Exit
     if outcome.stopped:
         click.echo(f"stopped before the end; continue with:\n  {resume_command}")
         return ExitCode.INTERRUPTED
+    if outcome.left:
+        _show_left(outcome, resume_command)
+        return ExitCode.STOPPED_EARLY
     good = not outcome.count(CellStatus.FAILED) and (ok or not outcome.results)
     return ExitCode.OK if good else ExitCode.SOME_CELLS_FAILED
+
+
+def _show_left(outcome: Outcome, resume_command: str) -> None:
+    click.echo(f"no time left for {len(outcome.left)} cells:")
+    for cell in outcome.left:
+        click.echo(f"  {cell}")
+    if not outcome.count(CellStatus.OK) + outcome.count(CellStatus.FAILED):
+        needed = format_duration(outcome.next_s)
+        click.echo(f"not one fitted: the first takes about {needed} with its servers; allow more")
+    click.echo(f"continue with:\n  {resume_command}")

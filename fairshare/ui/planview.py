@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from fairshare.records import CellKey, Mode
+from fairshare.runner.budget import left_for_later
 from fairshare.runner.estimate import cell_s, estimate, starts_s
 from fairshare.runner.foresight import Foreseen, foresee
 from fairshare.runner.plan import Deployment, PlannedCell, RunPlan
@@ -23,8 +24,11 @@ _EXAMPLE_PORT = 8000
 _EXAMPLE_DIR = Path("/tmp/fs-<run>")  # noqa: S108  (shown, never made)
 
 
-def show_plan(settings: Settings, plan: RunPlan) -> None:
-    """Print deployments with their commands, cells in order, what cannot run, and the time."""
+def show_plan(settings: Settings, plan: RunPlan, budget_s: float | None = None) -> None:
+    """Print deployments with their commands, cells in order, what cannot run, and the time.
+
+    With a time budget also the cells that would be left for later.
+    """
     seeds = {settings.seed_of(scenario) for scenario, _ in settings.scenarios}
     click.echo(f"launcher: {settings.launcher.name}   seed: {', '.join(map(str, sorted(seeds)))}")
     for deployment in plan.deployments:
@@ -38,6 +42,9 @@ def show_plan(settings: Settings, plan: RunPlan) -> None:
     foreseen = foresee(settings, plan)
     _show_warnings(foreseen)
     guess = estimate(plan, settings.launcher.engine, foreseen)
+    if budget_s is not None:
+        left = left_for_later(plan, budget_s, settings.launcher.engine, foreseen)
+        _show_left(left, budget_s)
     ours = settings.launcher.engine is not Engine.EXTERNAL
     starts = sum(len(deployment.plan.slots) for deployment in plan.deployments) if ours else 0
     click.echo(
@@ -45,6 +52,12 @@ def show_plan(settings: Settings, plan: RunPlan) -> None:
         f"about {format_duration(guess.total_s)} "
         f"({format_duration(guess.starts_s)} of it starts). Nothing was started or changed."
     )
+
+
+def _show_left(left: list[PlannedCell], budget_s: float) -> None:
+    click.secho(f"\nleft for later, in {format_duration(budget_s)}: {len(left)} cells", bold=True)
+    for cell in left:
+        click.echo(f"  {cell.id}")
 
 
 def _show_warnings(foreseen: Mapping[CellKey, Foreseen]) -> None:

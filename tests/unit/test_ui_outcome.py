@@ -9,7 +9,7 @@ import pytest
 from fairshare.analysis.pipeline import build_analysis
 from fairshare.errors import ExitCode
 from fairshare.records import CellKey, CellResult, CellStatus, Mode, Provenance
-from fairshare.runner.sweep import Outcome
+from fairshare.runner.outcome import Outcome
 from fairshare.ui.outcome import show_analysis, show_outcome
 from fairshare.ui.progress import Progress
 from tests.results_factory import FakeTenant, make_results

@@ -1,0 +1,27 @@
+"""How a sweep went."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from fairshare.records import CellResult, CellStatus
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How a sweep went: every cell of the plan is in ``results`` unless the run was stopped.
+
+    ``left`` are cells that no longer fitted into the time budget, by id; the first of them would
+    have taken ``next_s``, with what its servers still needed.
+    """
+
+    results: list[CellResult] = field(default_factory=list)
+    starts: list[dict[str, Any]] = field(default_factory=list)
+    stopped: bool = False
+    left: list[str] = field(default_factory=list)
+    next_s: float = 0.0
+
+    def count(self, status: CellStatus) -> int:
+        """How many cells ended so."""
+        return sum(result.status is status for result in self.results)
