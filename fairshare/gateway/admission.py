@@ -55,6 +55,8 @@ class Ticket:
     request: Request
     size_bytes: int
     decided: Callable[[Refused | None], None]
+    streamed: bool = True
+    """Whether its tokens are seen as they are made, and not at the end."""
     state: State = State.QUEUED
     admitted_s: float | None = None
     first_s: float | None = None
@@ -189,6 +191,8 @@ class Admission:
         """A running request has got so many tokens more."""
         if ticket.first_s is None:
             ticket.first_s = now_s
+            if ticket.streamed and ticket.admitted_s is not None:
+                self.window.answered(now_s - ticket.admitted_s)
             self._tell(Decision.FIRST_TOKEN, ticket, now_s, None)
         self.policy.produced(ticket.request, tokens, now_s)
 

@@ -33,6 +33,7 @@ from fairshare.gateway.settings import GatewaySettings
 from fairshare.gateway.tally import Tally
 from fairshare.gateway.upstream import Upstream, UpstreamError
 from fairshare.scheduling.policy import Request
+from fairshare.wire.tgi import STREAM_PATH
 
 PASSED_POST_PATHS = ("/tokenize", "/detokenize")
 """What is posted here generates nothing; it is passed on at once."""
@@ -115,10 +116,12 @@ class Proxy:
         body = self._rewritten(asked, raw, tenant, changed=mask is not None)
         loop = asyncio.get_running_loop()
         turn: asyncio.Future[Refused | None] = loop.create_future()
-        ticket = Ticket(self._request(asked, tenant, said), len(body), _resolver(turn))
+        streamed = asked.stream or request.path == STREAM_PATH
+        made = self._request(asked, tenant, said)
+        ticket = Ticket(made, len(body), _resolver(turn), streamed=streamed)
         meter: Meter = (
             StreamMeter(asked.reader(), mask, continuous=self._continuous(asked))
-            if asked.stream or request.path.endswith("_stream")
+            if streamed
             else WholeMeter(asked.reader())
         )
         admission = self._admission
@@ -184,6 +187,9 @@ class Proxy:
                 return await request.read()
         except TimeoutError:
             raise _BodyError(408, "slow_request", "the request did not come in time") from None
+        except web.RequestPayloadError:
+            text = "the body cannot be read: its chunks or its compression are broken"
+            raise _BodyError(400, "bad_request", text) from None
         except web.HTTPRequestEntityTooLarge:
             most = self._settings.max_body_bytes
             raise _BodyError(413, "too_large", f"a request may have {most} bytes") from None
@@ -200,9 +206,9 @@ class Proxy:
     def _rewritten(self, asked: Asked, raw: bytes, tenant: str, *, changed: bool) -> bytes:
         """The body for the server: as it came, unless something must be changed in it."""
         named = asked.name_tenant(tenant if self._settings.tenant_in_body else None)
-        if self._settings.send_priority and "priority" in asked.body:
-            del asked.body["priority"]
-            changed = True
+        if self._settings.send_priority:
+            asked.body.pop("priority", None)
+            changed = True  # written anew, it begins with its brace, where the rank is put
         return asked.encoded() if changed or named else raw
 
     def _request(self, asked: Asked, tenant: str, said: Hints) -> Request:

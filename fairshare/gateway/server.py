@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import resource
 import signal
+import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -25,6 +26,7 @@ from fairshare.gateway.settings import GatewaySettings
 from fairshare.gateway.tally import MetricsPage, Tally
 from fairshare.gateway.upstream import Upstream, UpstreamError
 from fairshare.gateway.window import AdaptiveWindow, FixedWindow
+from fairshare.scheduling.guarded import Guarded
 from fairshare.scheduling.policies import policy_for
 from fairshare.wire.exposition import ServerMetrics, parse_metrics
 
@@ -46,7 +48,8 @@ class Gateway:
         self.port = settings.port
         self._upstream = Upstream(settings.upstream, connect_timeout_s=settings.connect_timeout_s)
         window = AdaptiveWindow() if settings.window is None else FixedWindow(settings.window)
-        policy = policy_for(settings.policy, settings.policy_options, settings.terms)
+        asked = policy_for(settings.policy, settings.policy_options, settings.terms)
+        self._policy = Guarded(asked, self._policy_failed)
         bounds = Bounds(
             settings.max_queued,
             settings.max_queued_per_tenant,
@@ -55,7 +58,7 @@ class Gateway:
             settings.window_tokens,
         )
         self._tally = Tally()
-        self.admission = Admission(policy, window, bounds, self._tell)
+        self.admission = Admission(self._policy, window, bounds, self._tell)
         self._proxy = Proxy(settings, keys, self._upstream, self.admission, self._tally)
         self._page = MetricsPage(self._tally, self.admission)
         self._log = None if settings.event_log is None else EventLog(settings.event_log)
@@ -156,6 +159,7 @@ class Gateway:
         state = {
             "status": "draining" if proxy.draining else "ok",
             "policy": self.settings.policy,
+            "policy_error": self._policy.error,
             "window": admission.window.size,
             "outstanding": admission.outstanding,
             "queued": admission.waiting,
@@ -172,8 +176,6 @@ class Gateway:
         self._tally.note(decision, ticket, now_s, refused)
         if not self.admission.outstanding:
             self._quiet.set()
-        if decision is Decision.FIRST_TOKEN and ticket.admitted_s is not None:
-            self.admission.window.answered(now_s - ticket.admitted_s)
         if self._log is None:
             return
         request, admission = ticket.request, self.admission
@@ -194,6 +196,13 @@ class Gateway:
         if refused is not None:
             facts |= {"reason": refused.reason, "retry_after_s": refused.retry_after_s}
         self._log.write(decision, now_s, **facts)
+
+    def _policy_failed(self, error: str) -> None:
+        sys.stderr.write(
+            f"policy {self._policy.name} failed; from now on in the order of arrival: {error}\n"
+        )
+        if self._log is not None:
+            self._log.write("policy_failed", time.monotonic(), error=error)
 
     def _note_start(self) -> None:
         if self._log is None:

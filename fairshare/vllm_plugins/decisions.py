@@ -1,7 +1,8 @@
 """What a scheduler decided, one JSON line for each event, as the gateway writes them.
 
 Every line has ``event`` and ``time_ns`` (CLOCK_MONOTONIC, which all processes of a machine share).
-The first is ``started``. Those of a request (``arrived``, ``refused``, ``admitted``, ``preempted``,
+The first is ``started``. ``policy_failed`` says (with ``error``) that from then on requests go in
+the order of arrival. Those of a request (``arrived``, ``refused``, ``admitted``, ``preempted``,
 ``finished``, ``failed``, ``cancelled``) have its name in the engine (``request``), ``tenant``,
 ``prompt_tokens``, ``max_output_tokens``, ``output_tokens`` so far, and how many are ``queued``
 after the event. ``admitted`` lines have the ``counters`` of all tenants where there are at most 32;
@@ -54,6 +55,11 @@ class Decisions:
         """The first line: what decides from now on."""
         if self._file is not None:
             self.keep({"event": "started", "time_ns": time.monotonic_ns(), **facts})
+
+    def failed(self, error: str) -> None:
+        """The policy has made a mistake, and decides no more."""
+        if self._file is not None:
+            self.keep({"event": "policy_failed", "time_ns": time.monotonic_ns(), "error": error})
 
     def tell(self, event: str, request: Request, queued: int, **more: Any) -> None:
         """A decision about one request."""

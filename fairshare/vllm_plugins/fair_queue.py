@@ -49,12 +49,14 @@ class FairQueue:
         self._head: _Entry | None = None  # what peek and pop agree on
         self._peeked = False  # the head was looked at and not taken since
         self._taken: list[tuple[_Entry, Line | None]] = []  # in this step
-        self._throws_out = type(policy).does_not_fit is not SchedulingPolicy.does_not_fit
 
     # What vLLM calls.
 
     def add_request(self, request: RequestLike) -> None:
-        """A request has come."""
+        """A request has come, or one that was taken has: a session waits for its next turn."""
+        if request.request_id in self._entries:
+            self.prepend_request(request)
+            return
         now_s = self._clock_s()
         entry = _Entry(request, described(request, now_s))
         refusal = self._policy.arrive(entry.request, now_s)
@@ -99,6 +101,8 @@ class FairQueue:
         entry = self._entries.get(request.request_id)
         if entry is None:  # it never came through here
             self.add_request(request)
+            return
+        if entry.waits:
             return
         # Also when it is put back for another reason than its preemption, it was charged before.
         preempted = request.num_preemptions > 0
@@ -172,8 +176,7 @@ class FairQueue:
             if not entry.waits:
                 self._decisions.keep(line)
         self._taken.clear()
-        no_room = self._peeked or (full and self._look() is not None)
-        if self._throws_out and no_room:
+        if self._peeked or (full and self._look() is not None):  # there was no room for the head
             for request, refusal in self._policy.does_not_fit(self._clock_s()):
                 self._refuse(self._entries.pop(request.id), refusal)
         self._head = None  # time may change who is next

@@ -14,6 +14,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any
 
+from fairshare.scheduling.guarded import Guarded
 from fairshare.scheduling.policy import SchedulingPolicy
 from fairshare.scheduling.told import policy_told
 from fairshare.vllm_plugins.decisions import Decisions
@@ -44,7 +45,7 @@ class FairScheduler(AsyncScheduler):
             OSError: decisions cannot be written where they should be.
         """
         super().__init__(*args, **kwargs)
-        policy = asked_policy()
+        policy = Guarded(asked_policy(), self._policy_failed)
         self._decisions = Decisions(os.environ.get(DECISIONS_VARIABLE), policy.counters)
         asked = json.loads(os.environ[SCHEDULER_VARIABLE])
         self._decisions.started(
@@ -90,6 +91,11 @@ class FairScheduler(AsyncScheduler):
     def _free_request(self, request: Any, *args: Any, **kwargs: Any) -> Any:
         self.waiting.ended(request)
         return super()._free_request(request, *args, **kwargs)
+
+    def _policy_failed(self, error: str) -> None:
+        """The engine goes on, as it would by itself."""
+        _log.error("fairshare: the policy failed; from now on in the order of arrival: %s", error)
+        self._decisions.failed(error)
 
     def _tell_refused(self, outputs: dict[int, Any], request: Any, reason: str) -> None:
         """End a request as vLLM does when it shuts down, with the reason beside it."""

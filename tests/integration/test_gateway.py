@@ -300,6 +300,18 @@ async def test_hostile_clients_are_cut_off_and_others_are_served() -> None:
         writer.transport.abort()
 
 
+async def test_bodies_of_other_shapes_are_served_or_refused_aloud() -> None:
+    """A body that begins with a space gets its rank too; one that cannot be unpacked is a 400."""
+    body = b' \n{"model": "fake", "prompt": [1], "max_tokens": 2}'
+    async with FakeServer() as server, gateway(server, policy="vtc", send_priority=True) as client:
+        for packing, status in (("identity", 200), ("gzip", 400)):
+            headers = {"X-Api-Key": "key-of-bob", "Content-Encoding": packing}
+            url = client.url + PATH
+            async with client.session.post(url, data=body, headers=headers) as answer:
+                assert answer.status == status
+    assert [seen.body["priority"] for seen in server.seen] == [len("\n{") // 2]
+
+
 async def test_a_client_that_does_not_read_holds_the_server_up_and_is_cut_off() -> None:
     """What nobody reads is not piled up in memory, and its place is free after a while."""
     async with FakeServer() as server, gateway(server, client_timeout_s=0.3) as client:

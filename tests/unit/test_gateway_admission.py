@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from fairshare.gateway.admission import Admission, Bounds, Decision, Refused, State, Ticket
 from fairshare.gateway.window import AdaptiveWindow, FixedWindow
 from fairshare.scheduling.policies import policy_for
@@ -101,6 +103,19 @@ def test_retry_after_is_the_time_in_which_half_the_queue_drains() -> None:
     refused = desk.turns.get("6") or (desk.arrive("6", now_s=10.5), desk.turns["6"])[1]
     assert refused is not None
     assert refused.retry_after_s == 2.0  # ten ends in 10 s; two of four have to leave
+
+
+@pytest.mark.parametrize(("streamed", "known_s"), [(True, [2.0]), (False, [])])
+def test_only_streams_say_when_their_first_token_was_made(
+    streamed: bool, known_s: list[float]
+) -> None:
+    """An answer that comes at its end tells the window nothing of the engine's queue."""
+    desk = Desk()
+    window = desk.admission.window = AdaptiveWindow()
+    ticket = desk.arrive("1")
+    ticket.streamed = streamed
+    desk.admission.produced(ticket, 5, 2.0)
+    assert window._ttft_s == known_s
 
 
 def test_those_that_waited_too_long_are_refused_with_503() -> None:

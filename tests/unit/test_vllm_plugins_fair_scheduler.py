@@ -372,6 +372,42 @@ def test_a_full_disk_ends_the_file_and_not_the_service(
     bench.scheduler.shutdown()
 
 
+def test_a_failing_policy_ends_its_order_and_not_the_engine(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests that wait, run and come are served in the order of arrival, and the file says so."""
+    bench = make(slots=1)
+    bench.send(request("a1", "a"), request("a2", "a"), request("b1", "b"))
+    bench.step()
+    monkeypatch.setattr(bench.policy, "produced", lambda *_: 1 / 0)
+    bench.send(request("a3", "a"))
+    bench.serve()
+    lines = bench.decisions()
+    assert [each["request"] for each in lines if each["event"] == "admitted"] == [
+        *("a1", "a2", "b1", "a3")
+    ]
+    assert [each["request"] for each in lines if each["event"] == "finished"] == [
+        *("a1", "a2", "b1", "a3")
+    ]
+    failures = [each for each in lines if each["event"] == "policy_failed"]
+    assert len(failures) == 1
+    assert "ZeroDivisionError" in failures[0]["error"]
+
+
+def test_a_session_that_waits_again_is_not_a_new_request(make: Make) -> None:
+    """A request that is queued anew while it is known stays one request, charged once."""
+    bench = make(slots=1)
+    first = request("a1", "a")
+    bench.send(first)
+    queue = bench.scheduler.waiting
+    assert queue.pop_request() is first
+    queue.add_request(first)
+    queue.add_request(first)
+    assert len(queue) == 1
+    assert bench.serve()
+    assert bench.policy.finished == ["a1"]
+
+
 @pytest.mark.parametrize("line", [None, "", "no json", "[]", '{"policy": "fairest"}'])
 def test_a_scheduler_without_a_policy_says_what_it_needs(
     make: Make, monkeypatch: pytest.MonkeyPatch, line: str | None
