@@ -127,12 +127,19 @@ def sweep_flags(command: Any) -> Any:
     type=click.FLOAT,
     help="Leave the cells that no longer fit to a later call with --resume (exit code 5).",
 )
+@click.option(
+    "--skip-unready-modes",
+    is_flag=True,
+    help="Try each mode first; where one cannot be had, its cells are infeasible, the others run.",
+)
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop (the same as plan).")
 @click.option("--no-report", is_flag=True, help="Leave out figures and page; build them later.")
 def matrix_command(
+    *,
     output_dir: Path | None,
     resume: bool,
     max_hours: float | None,
+    skip_unready_modes: bool,
     dry_run: bool,
     no_report: bool,
     **given: Any,
@@ -151,7 +158,14 @@ def matrix_command(
         _show_plan(settings, plan, budget_s)
         return
     _execute(
-        settings, plan, flags, output_dir, resume=resume, report=not no_report, budget_s=budget_s
+        settings,
+        plan,
+        flags,
+        output_dir,
+        resume=resume,
+        report=not no_report,
+        budget_s=budget_s,
+        skip_unready=skip_unready_modes,
     )
 
 
@@ -319,6 +333,7 @@ def _execute(
     resume: bool,
     report: bool,
     budget_s: float | None = None,
+    skip_unready: bool = False,
 ) -> None:
     """Run, analyse what there is, show it, and end with the exit code that it deserves."""
     from fairshare.runner.rerun import request_of
@@ -338,6 +353,7 @@ def _execute(
             request=request_of(settings.matrix, flags),
             listeners=[Progress()],
             budget_s=budget_s,
+            skip_unready=skip_unready,
         )
     except FairshareError as error:
         if error.exit_code not in (ExitCode.BAD_INPUT, ExitCode.DEVICE_BUSY):

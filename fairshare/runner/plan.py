@@ -85,6 +85,13 @@ class RunPlan:
         )
         return replace(self, deployments=tuple(d for d in kept if d.cells))
 
+    def without_modes(self, reasons: Mapping[Mode, str]) -> RunPlan:
+        """The plan with all cells of the modes that are given infeasible, and why they are."""
+        unready = [d for d in self.deployments if d.plan.mode in reasons]
+        cells = (InfeasibleCell(c, reasons[d.plan.mode]) for d in unready for c in d.cells)
+        kept = tuple(d for d in self.deployments if d not in unready)
+        return RunPlan(kept, (*self.infeasible, *cells))
+
 
 @dataclass(slots=True)
 class _Group:

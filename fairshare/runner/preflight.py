@@ -102,6 +102,18 @@ def require_fit(settings: Settings, plan: RunPlan, folder: Path) -> list[Finding
     return findings
 
 
+def unready_modes(settings: Settings, plan: RunPlan, folder: Path) -> dict[Mode, str]:
+    """The plan's modes that cannot go well while others can, and what stands against each."""
+    modes = {deployment.plan.mode for deployment in plan.deployments}
+    if not failures(examine(_intent(settings, modes, folder))):
+        return {}
+    reasons = {}
+    for mode in modes:
+        if against := failures(examine(_intent(settings, {mode}, folder))):
+            reasons[mode] = "; ".join(f"{each.name}: {each.says} ({each.fix})" for each in against)
+    return reasons if reasons.keys() < modes else {}
+
+
 def reservations(findings: Sequence[Finding]) -> list[Finding]:
     """Those that do not stand against the run, but that its results should carry."""
     return [finding for finding in findings if finding.level is Level.WARN]

@@ -13,7 +13,7 @@ from typing import Any
 from fairshare.errors import ResultsError
 from fairshare.events import EventLog, Listener
 from fairshare.processes.clean import FAILED, find_dead_runs, undo
-from fairshare.processes.scope import Watched, watched
+from fairshare.processes.scope import watched
 from fairshare.records import CellStatus
 from fairshare.results import layout
 from fairshare.results.files import writing
@@ -23,7 +23,7 @@ from fairshare.runner.budget import Budget
 from fairshare.runner.foresight import foresee
 from fairshare.runner.outcome import Outcome
 from fairshare.runner.plan import RunPlan
-from fairshare.runner.preflight import require_fit, reservations
+from fairshare.runner.preflight import require_fit, reservations, unready_modes
 from fairshare.runner.settings import Settings
 from fairshare.runner.sweep import Sweep
 from fairshare.sharing.lease import lease, lock_path
@@ -44,10 +44,13 @@ def execute(
     request: Mapping[str, Any],
     listeners: Sequence[Listener],
     budget_s: float | None = None,
+    skip_unready: bool = False,
 ) -> Outcome:
     """Run the plan into ``directory``; ``request`` is kept in matrix.json, for reruns.
 
-    Cells that no longer fit into ``budget_s`` seconds from now are left for another call.
+    Cells that no longer fit into ``budget_s`` seconds from now are left for another call. With
+    ``skip_unready`` cells of modes that this machine is not ready for are infeasible, and the
+    others run.
 
     Raises:
         DeviceBusyError: another run holds the device.
@@ -62,6 +65,7 @@ def execute(
             request=request,
             listeners=listeners,
             budget_s=budget_s,
+            skip_unready=skip_unready,
         )
     )
 
@@ -75,6 +79,7 @@ async def _execute(
     request: Mapping[str, Any],
     listeners: Sequence[Listener],
     budget_s: float | None,
+    skip_unready: bool,
 ) -> Outcome:
     ends_s = None if budget_s is None else time.monotonic() + budget_s
     # The reaper first: the lock is removed however early this process is killed. Then the device:
@@ -85,6 +90,9 @@ async def _execute(
         switch_on(settings.device)
         # Dead runs before the checks: what they left behind is no reason to refuse this one.
         cleaned = {run.run_id: undo(run, dry_run=False) for run in find_dead_runs()}
+        if skip_unready:
+            unready = await asyncio.to_thread(unready_modes, settings, plan, directory)
+            plan = plan.without_modes(unready)
         findings = await asyncio.to_thread(require_fit, settings, plan, directory)
         store, plan = _store(settings, plan, directory, resume, request)
         with EventLog(directory / layout.EVENTS) as events:
@@ -98,7 +106,8 @@ async def _execute(
                 events.emit("preflight.warned", check=finding.name, says=finding.says)
             events.emit("sweep.started", cells=len(plan.cells), infeasible=len(plan.infeasible))
             budget = await asyncio.to_thread(_budget, settings, plan, store, ends_s)
-            outcome = await _sweep(settings, plan, store, events, watch, budget=budget)
+            sweep = Sweep(settings, store, events, asyncio.Event(), watch, budget=budget)
+            outcome = await _run(sweep, plan, trial=skip_unready)
             events.emit("sweep.finished", stopped=outcome.stopped)
     return outcome
 
@@ -155,19 +164,9 @@ def _budget(
     return Budget(left_s, settings.launcher.engine, foreseen, started)
 
 
-async def _sweep(
-    settings: Settings,
-    plan: RunPlan,
-    store: ResultStore,
-    events: EventLog,
-    watch: Watched,
-    *,
-    budget: Budget | None,
-) -> Outcome:
-    stop = asyncio.Event()
-    sweep = Sweep(settings, store, events, stop, watch, budget=budget)
-    task = asyncio.create_task(sweep.run(plan))
-    with _signals(stop, sweep, task, events):
+async def _run(sweep: Sweep, plan: RunPlan, *, trial: bool) -> Outcome:
+    task = asyncio.create_task(sweep.run(plan, trial=trial))
+    with _signals(sweep.stop, sweep, task, sweep.events):
         try:
             return await task
         except asyncio.CancelledError:

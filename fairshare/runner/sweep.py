@@ -29,6 +29,7 @@ from fairshare.runner.cell import CellContext, blank_result, run_cell
 from fairshare.runner.outcome import Outcome
 from fairshare.runner.plan import Deployment, PlannedCell, RunPlan, partitioner_of, plain
 from fairshare.runner.settings import Settings
+from fairshare.runner.trial import failing_modes
 from fairshare.serving.aftermath import memory_returned
 from fairshare.serving.fleet import Fleet, fleet
 from fairshare.sharing.plan import Partitioner, PartitionPlan, Slot
@@ -70,8 +71,10 @@ class Sweep:
         self._watch = watch
         self._scope: RunScope | None = None
 
-    async def run(self, plan: RunPlan) -> Outcome:
+    async def run(self, plan: RunPlan, *, trial: bool = False) -> Outcome:
         """Run everything; a cell that fails never ends the sweep.
+
+        With a ``trial`` each mode is tried first, and cells of one that fails are infeasible.
 
         Raises:
             StoppedEarlyError: the results can no longer be written.
@@ -84,6 +87,8 @@ class Sweep:
         async with AsyncExitStack() as stack:
             scope = await stack.enter_async_context(run_scope(self.events, self._watch))
             self._scope = scope
+            if trial:
+                plan = await self._tried(plan, scope)
             stage = _Stage(scope, self._sampler(stack))
             for deployment in plan.deployments:
                 if not self._goes_on(deployment, deployment.cells[0]):
@@ -95,6 +100,17 @@ class Sweep:
         if self._spent:
             self._tell_left(plan)
         return self.outcome
+
+    async def _tried(self, plan: RunPlan, scope: RunScope) -> RunPlan:
+        reasons = await failing_modes(self.settings, plan, scope)
+        for mode, reason in reasons.items():
+            self.events.emit("mode.unready", mode=mode.value, reason=reason)
+        tried = plan.without_modes(reasons)
+        for infeasible in tried.infeasible[len(plan.infeasible) :]:
+            self._settle(infeasible.cell, None, CellStatus.INFEASIBLE, infeasible.reason)
+        told = {each.cell.id: each.reason for each in tried.infeasible}
+        self.store.save_matrix({**self.store.matrix, "infeasible": told})
+        return tried
 
     def _goes_on(self, deployment: Deployment, cell: PlannedCell) -> bool:
         """Whether the cell is to be run: nobody stopped the sweep, and there is time for it."""

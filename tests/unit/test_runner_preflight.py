@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
 from fairshare.devices.device import Device
 from fairshare.doctor.bounded import bounded
-from fairshare.doctor.finding import fail, warn
+from fairshare.doctor.finding import Finding, fail, warn
 from fairshare.errors import PreflightError
-from fairshare.records import Mode
+from fairshare.records import Mode, Provenance
 from fairshare.runner import preflight, settings
+from fairshare.runner.plan import Deployment, RunPlan
 from fairshare.runner.settings import Flags
+from fairshare.sharing.plan import PartitionPlan
 from fairshare.spec.launcher import DeviceKind
+from fairshare.spec.loading import load_launcher
 from fairshare.spec.matrix import Matrix
 
 GPU = Device(DeviceKind.CUDA, "GPU-1", "NVIDIA H200", 141 * 1024**3, index=0)
 RESULTS = Path("results")
+LAUNCHER = load_launcher("virtual")[0]
 
 
 def matrix(*modes: str) -> Matrix:
@@ -72,3 +78,27 @@ def test_a_gpu_nobody_asked_for_is_taken_only_if_nothing_stands_against_it(
     device, why = settings._usable_cuda(*asked)
     assert device.kind is DeviceKind.VIRTUAL
     assert "but compute mode: Prohibited; simulating instead" in why
+
+
+def test_a_mode_that_is_not_ready_is_told_from_those_that_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its reasons and remedies are told; what stands against every mode is left to the refusal."""
+    logical, mps = (Deployment(m, _share_plan(m), LAUNCHER, ()) for m in (Mode.LOGICAL, Mode.MPS))
+    missing = {Mode.MPS: [fail("mps control", "not found", "install it")], Mode.LOGICAL: []}
+
+    def examined(modes: Collection[Mode]) -> list[Finding]:
+        return [finding for mode in modes for finding in missing[mode]]
+
+    monkeypatch.setattr(preflight, "_intent", lambda _settings, modes, _folder: modes)
+    monkeypatch.setattr(preflight, "examine", examined)
+    plan = RunPlan((logical, mps))
+    unready = preflight.unready_modes(ANY, plan, RESULTS)
+    assert unready == {Mode.MPS: "mps control: not found (install it)"}
+    assert plan.without_modes(unready).deployments == (logical,)
+    missing[Mode.LOGICAL] = [fail("disk", "full", "make room")]
+    assert preflight.unready_modes(ANY, plan, RESULTS) == {}
+
+
+def _share_plan(mode: Mode) -> PartitionPlan:
+    return PartitionPlan(mode, mode.value, Provenance.MEASURED, GPU, ())
