@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 
 from fairshare.errors import SpecError
 from fairshare.gateway.settings import GatewaySettings
+from fairshare.scheduling.names import Names
 from fairshare.wire.headers import FAIRNESS_HEADERS
 
 DEFAULT_TENANT = "default"
-OTHER_TENANTS = "others"
-"""What tenants beyond the number that is told apart are together."""
 KEY_HEADER = "x-fairshare-key"
 TENANT_HEADERS = ("x-fairshare-tenant", *FAIRNESS_HEADERS)
 MAX_NAME_CHARACTERS = 128
@@ -97,8 +96,7 @@ class Identity:
         """Whether there are keys at all; without, callers' own keys are the server's business."""
         self._anonymous = settings.allow_anonymous or not self._callers
         self._body_user = settings.allow_body_user
-        self._names = {*settings.tenants, DEFAULT_TENANT, OTHER_TENANTS}
-        self._most = settings.max_tenants + len(self._names)
+        self._names = Names(settings.max_tenants, {*settings.tenants, DEFAULT_TENANT})
 
     def caller(self, headers: Mapping[str, str]) -> Caller:
         """Who presents the key in these headers.
@@ -127,17 +125,10 @@ class Identity:
         if caller.trusted:
             for header in TENANT_HEADERS:
                 if name := headers.get(header):
-                    return self._told_apart(checked_name(name))
+                    return self._names.told_apart(checked_name(name))
         elif self._body_user and user is not None:
-            return self._told_apart(checked_name(user))
+            return self._names.told_apart(checked_name(user))
         return DEFAULT_TENANT
-
-    def _told_apart(self, name: str) -> str:
-        if name not in self._names:
-            if len(self._names) >= self._most:
-                return OTHER_TENANTS
-            self._names.add(name)
-        return name
 
     def _digest(self, key: str | None) -> bytes:
         return hashlib.blake2b(_encoded(key), key=self._salt).digest()

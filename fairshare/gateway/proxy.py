@@ -32,11 +32,14 @@ from fairshare.gateway.relay import Outcome, Relay, error_json
 from fairshare.gateway.settings import GatewaySettings
 from fairshare.gateway.tally import Tally
 from fairshare.gateway.upstream import Upstream, UpstreamError
+from fairshare.scheduling.names import Names
 from fairshare.scheduling.policy import Request
 from fairshare.wire.tgi import STREAM_PATH
 
 PASSED_POST_PATHS = ("/tokenize", "/detokenize")
 """What is posted here generates nothing; it is passed on at once."""
+MOST_APPS = 1000
+"""Applications that are told apart, since policies remember each."""
 OPEN_PATHS = ("/health", "/ping", "/version", "/metrics")
 """What anybody may read of the server, as with vLLM's own key."""
 
@@ -71,6 +74,7 @@ class Proxy:
         self._admission = admission
         self._tally = tally
         self._passed = {*PASSED_POST_PATHS, *settings.pass_paths}
+        self._apps = Names(MOST_APPS, {""})
         self._numbers = itertools.count(1)
         self.relays: set[Relay] = set()
         self.continuous = bool(settings.continuous_usage)
@@ -219,7 +223,7 @@ class Proxy:
             prompt_tokens=asked.prompt_tokens,
             max_output_tokens=asked.output_tokens,
             arrival_s=now_s,
-            app=said.app,
+            app=self._apps.told_apart(said.app),
             interaction=said.interaction,
             call=said.call,
             calls=said.calls,

@@ -14,11 +14,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from fairshare.scheduling.names import Names
 from fairshare.scheduling.policy import Refusal, Request, SchedulingPolicy
 from fairshare.vllm_plugins.decisions import Decisions, Line
 from fairshare.vllm_plugins.interface import RequestLike
-from fairshare.vllm_plugins.labels import described
+from fairshare.vllm_plugins.labels import DEFAULT_TENANT, described
 
+MOST_TENANTS = 10_000
+MOST_APPS = 1000
+"""So many that clients name are told apart, since policies remember each; more are one."""
 _ANSWERED = ("FINISHED_STOPPED", "FINISHED_LENGTH_CAPPED", "FINISHED_REPETITION")
 _HOLDING = ("WAITING_FOR_REMOTE_KVS", "WAITING_FOR_STREAMING_REQ")
 
@@ -39,8 +43,11 @@ class FairQueue:
         self,
         policy: SchedulingPolicy,
         decisions: Decisions,
+        known_tenants: Iterable[str] = (),
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._tenants = Names(MOST_TENANTS, {DEFAULT_TENANT, *known_tenants})
+        self._apps = Names(MOST_APPS, {""})
         self._policy = policy
         self._decisions = decisions
         self._clock_s = clock_s
@@ -59,6 +66,8 @@ class FairQueue:
             return
         now_s = self._clock_s()
         entry = _Entry(request, described(request, now_s))
+        entry.request.tenant = self._tenants.told_apart(entry.request.tenant)
+        entry.request.app = self._apps.told_apart(entry.request.app)
         refusal = self._policy.arrive(entry.request, now_s)
         self._head = None
         if refusal is not None:

@@ -55,7 +55,7 @@ class FairScheduler(AsyncScheduler):
                 name: each.get("weight", 1) for name, each in asked.get("tenants", {}).items()
             },
         )
-        self.waiting = FairQueue(policy, self._decisions)
+        self.waiting = FairQueue(policy, self._decisions, asked.get("tenants", {}))
         if hasattr(self, "skipped_waiting"):  # vLLM until 0.30
             self.skipped_waiting = HoldersQueue(self.waiting)
         _log.info("fairshare: requests are served by policy %s", policy.name)

@@ -15,12 +15,14 @@ from fairshare.vllm_plugins.interface import RequestLike
 
 DEFAULT_TENANT = "default"
 _LONGEST_NAME = 200
+MOST_CALLS = 100_000
+"""Of an interaction; a number beyond it is taken for it."""
 
 
 def described(request: RequestLike, now_s: float) -> Request:
     """The request of vLLM's as a policy knows it; it arrives now."""
     told = _labels(request.sampling_params)
-    call = max(1, _whole(told.get("call")) or 1)
+    call = _calls(told.get("call"), 1)
     deadline_s = _number(told.get("deadline_s"))
     return Request(
         id=request.request_id,
@@ -31,7 +33,7 @@ def described(request: RequestLike, now_s: float) -> Request:
         app=_name(told.get("app")),
         interaction=_name(told.get("interaction")) or None,
         call=call,
-        calls=max(call, _whole(told.get("calls")) or 1),
+        calls=_calls(told.get("calls"), call),
         system_tokens=min(
             max(0, _whole(told.get("system_tokens")) or 0), request.num_prompt_tokens
         ),
@@ -60,6 +62,10 @@ def _number(value: object) -> float | None:
 def _whole(value: object) -> int | None:
     number = _number(value)
     return None if number is None else int(number)
+
+
+def _calls(value: object, least: int) -> int:
+    return min(max(least, _whole(value) or least), MOST_CALLS)
 
 
 def _forced_length(request: RequestLike) -> int | None:

@@ -16,7 +16,7 @@ import pytest
 from fairshare.scheduling.bookkeeping import Bookkeeping
 from fairshare.scheduling.policy import Refusal, Request
 from fairshare.scheduling.queues import TenantQueues
-from fairshare.vllm_plugins import interface
+from fairshare.vllm_plugins import fair_queue, interface
 from tests.fake_vllm import AsyncScheduler, FakeRequest, RequestStatus, install, request
 
 
@@ -297,12 +297,27 @@ def test_labels_of_any_kind_are_served(make: Make) -> None:
         request(
             "number", labels={"tenant": 7, "call": "2", "calls": 3.0, "app": "shop"}, tenant=None
         ),
+        request("huge", labels={"calls": 1e308}, tenant=None),
     )
     bench.serve()
     arrived = [line for line in bench.decisions() if line["event"] == "arrived"]
-    assert [line["tenant"] for line in arrived] == ["default", "default", "default", "7"]
+    assert [line["tenant"] for line in arrived] == [*["default"] * 3, "7", "default"]
+    assert max(each.calls for each in bench.policy.begun) == 100_000
     known = next(each for each in bench.policy.begun if each.id == "number")
     assert (known.app, known.call, known.calls, known.deadline_s) == ("shop", 2, 3, None)
+
+
+def test_made_up_names_fill_no_memory(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond a number, tenants and applications that clients make up are one."""
+    monkeypatch.setattr(fair_queue, "MOST_TENANTS", 3)
+    monkeypatch.setattr(fair_queue, "MOST_APPS", 2)
+    bench = make(slots=20)
+    for number in range(9):
+        bench.send(request(f"r{number}", f"t{number}", labels={"app": f"app{number}"}))
+    waiting = list(bench.policy.waiting())
+    assert {each.tenant for each in waiting} == {"t0", "t1", "t2", "others"}
+    assert {each.app for each in waiting} == {"app0", "app1", "others"}
+    bench.serve()
 
 
 def test_a_forced_length_is_known_beforehand(make: Make) -> None:
