@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from fairshare.records import RequestRecord
 from fairshare.results.packed import opened, stored
 
 _TEXT = ("id", "tenant", "server")
-_OPTIONAL_TEXT = ("finish_reason", "error_text")
+_OPTIONAL_TEXT = ("finish_reason", "error_text", "app", "interaction")
 _OPTIONAL_COUNTS = (
     "sent_ns", "headers_ns", "first_token_ns", "end_ns", "prompt_tokens", "cached_tokens",
-    "output_tokens", "status", "round",
+    "output_tokens", "status", "round", "call", "calls", "empty_chunks",
 )  # fmt: skip
+_optional_text, _optional_counts = attrgetter(*_OPTIONAL_TEXT), attrgetter(*_OPTIONAL_COUNTS)
 _LARGEST = 2**62  # fits 64 bits with room for a difference
 
 
@@ -74,12 +76,10 @@ def _check(record: RequestRecord) -> None:
             raise ValueError(f"{name} is not text")
     if type(record.intended_ns) is not int or abs(record.intended_ns) > _LARGEST:
         raise ValueError("intended_ns is not a whole number")
-    for name in _OPTIONAL_COUNTS:
-        value = getattr(record, name)
+    for name, value in zip(_OPTIONAL_COUNTS, _optional_counts(record), strict=True):
         if value is not None and (type(value) is not int or abs(value) > _LARGEST):
             raise ValueError(f"{name} is not a whole number")
-    for name in _OPTIONAL_TEXT:
-        value = getattr(record, name)
+    for name, value in zip(_OPTIONAL_TEXT, _optional_text(record), strict=True):
         if value is not None and type(value) is not str:
             raise ValueError(f"{name} is not text")
     for chunks in (record.chunk_ns, record.chunk_tokens):
