@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Self
 
@@ -144,8 +144,7 @@ class RequestRecord:
         Raises:
             ValueError: an unknown field, a missing one, or an unknown phase or error kind.
         """
-        known = {f.name for f in fields(cls)}
-        if unknown := raw.keys() - known:
+        if unknown := raw.keys() - cls.__dataclass_fields__.keys():
             raise ValueError(f"unknown field {sorted(unknown)[0]!r}")
         try:
             record = cls(**raw)
@@ -273,7 +272,7 @@ class CellResult:
             raise ValueError(
                 f"format version {raw.get('format_version')!r}; this program reads {FORMAT_VERSION}"
             )
-        if unknown := raw.keys() - {f.name for f in fields(cls)}:
+        if unknown := raw.keys() - cls.__dataclass_fields__.keys():
             raise ValueError(f"unknown field {sorted(unknown)[0]!r}")
         result = cls(**raw)
         result.key = CellKey.from_mapping(raw["key"])

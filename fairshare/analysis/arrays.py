@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -119,9 +120,8 @@ def columns(records: Iterable[RequestRecord], tenants: Sequence[str] = ()) -> Re
         )
         whole["call"].append(record.call or 0)
         whole["calls"].append(record.calls or 0)
-        for name, source in _SOURCES.items():
-            value = getattr(record, source)
-            floats[name].append(nan if value is None else value)
+        for column, value in zip(floats.values(), _sources(record), strict=True):
+            column.append(nan if value is None else value)
         chunk_ns.extend(record.chunk_ns)
         chunk_tokens.extend(record.chunk_tokens)
         whole["chunk_from"].append(len(chunk_ns))
@@ -154,6 +154,7 @@ _SOURCES = {
     "output_tokens": "output_tokens",
     "empty_chunks": "empty_chunks",
 }
+_sources = attrgetter(*_SOURCES.values())
 
 
 def _counted(chunk_tokens: Floats, chunk_from: Ints) -> Floats:

@@ -90,13 +90,14 @@ def _bootstrap(values: Floats, percents: Sequence[float]) -> list[tuple[float, f
     resamples = max(50, min(_RESAMPLES, _MAX_DRAWS // count))
     random = np.random.default_rng(_SEED)
     drawn = np.empty((resamples, len(percents)))
-    within = np.arange(length)
+    circle = np.concatenate((values, values[: length - 1]))
+    block_from = np.lib.stride_tricks.sliding_window_view(circle, length)
     together = max(1, _AT_ONCE // count)  # as one array: few values need no pass each
     for first in range(0, resamples, together):
         part = drawn[first : first + together]
-        starts = random.integers(0, count, size=(len(part), blocks, 1))
-        index = ((starts + within) % count).reshape(len(part), -1)[:, :count]
-        part[:] = np.percentile(values[index], percents, axis=1).T
+        starts = random.integers(0, count, size=(len(part), blocks))
+        resampled = block_from[starts].reshape(len(part), -1)[:, :count]
+        part[:] = np.percentile(resampled, percents, axis=1, overwrite_input=True).T
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.percentile(drawn, [tail, 100 - tail], axis=0)
     return [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
