@@ -117,5 +117,9 @@ def _new_folder() -> Path:
 
 def _tell(cell: ImportedCell) -> None:
     failed = f", {cell.failures} of them failed" if cell.failures else ""
-    tenants = f"{len(cell.tenants)} tenant{'s' if len(cell.tenants) != 1 else ''}"
-    say(f"{cell.mode_label}: {cell.requests} requests of {tenants}{failed}")
+    requests, tenants = _count(cell.requests, "request"), _count(len(cell.tenants), "tenant")
+    say(f"{cell.mode_label}: {requests} of {tenants}{failed}")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

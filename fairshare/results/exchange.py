@@ -30,6 +30,7 @@ from fairshare.results.store import ResultStore
 
 _LABEL = "logical-imported"
 _FROM_THE_ENGINE = "fcfs"
+_CLOCK_S = 1.0  # an end that was said in whole seconds is no mistake
 
 
 class ForeignFormat(StrEnum):
@@ -83,7 +84,8 @@ def import_results(
     """
     if said.policies and len(said.policies) != len(files):
         raise ResultsError(
-            f"{len(said.policies)} policies for {len(files)} files",
+            f"--policy was given {len(said.policies)} times for {len(files)} "
+            f"file{'s' if len(files) != 1 else ''}",
             hint="give one --policy per file",
         )
     runs = [(number, run) for number, path in enumerate(files) for run in _runs(path, form)]
@@ -109,7 +111,7 @@ def _cells(
         policy = said.policies[number] if said.policies else run.policy
         scenario, place = said.scenario or run.scenario, policy or _FROM_THE_ENGINE
         seen[scenario, place, run.concurrency] += 1
-        _check_window(run, said)
+        _check(run, said)
         yield (
             CellKey(
                 scenario=scenario,
@@ -123,11 +125,18 @@ def _cells(
         )
 
 
-def _check_window(run: ForeignRun, said: Said) -> None:
-    if said.window_s is not None and said.window_s[0] >= run.end_s:
+def _check(run: ForeignRun, said: Said) -> None:
+    """Whether what was said can be so; else rates would be over time in which nothing ran."""
+    where = Location(run.source, run.line)
+    if said.window_s is not None and said.window_s[1] > run.end_s + _CLOCK_S:
         raise ResultsError(
-            f"the window begins at {said.window_s[0]:g} s, and the run ended at {run.end_s:g} s",
-            where=Location(run.source, run.line),
+            f"the window ends at {said.window_s[1]:g} s, and the run at {run.end_s:g} s",
+            where=where,
+        )
+    if len(said.weights) > (tenants := len({record.tenant for record in run.records})):
+        raise ResultsError(
+            f"{len(said.weights)} weights for {tenants} tenant{'s' if tenants != 1 else ''}",
+            where=where,
         )
 
 

@@ -72,7 +72,7 @@ class ResultStore:
         if taken:
             raise ResultsError(
                 f"{directory} holds the results of an earlier run",
-                hint="continue it with --resume, or choose another --output-dir",
+                hint="choose another --output-dir, or continue the run with --resume",
             )
         with writing(directory):
             directory.mkdir(parents=True, exist_ok=True)

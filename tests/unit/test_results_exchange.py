@@ -246,11 +246,13 @@ def test_broken_files_are_told_with_their_place(
 
 
 def test_what_does_not_fit_the_files_is_refused(tmp_path: Path) -> None:
-    """A policy too many, a window after the run's end, and a folder that holds results."""
-    with pytest.raises(ResultsError, match="2 policies for 1 files"):
+    """A policy or weight too many, a window past the run's end, a folder that holds results."""
+    with pytest.raises(ResultsError, match="was given 2 times for 1 file"):
         bring(tmp_path, vtc_line(*TWO), VTC, policies=["a", "b"])
-    with pytest.raises(ResultsError, match="begins at 900 s, and the run ended at 700 s"):
-        bring(tmp_path, vtc_line(*TWO), VTC, window_s=(900.0, 950.0))
+    with pytest.raises(ResultsError, match="ends at 950 s, and the run at 700 s"):
+        bring(tmp_path, vtc_line(*TWO), VTC, window_s=(100.0, 950.0))
+    with pytest.raises(ResultsError, match="3 weights for 2 tenants"):
+        bring(tmp_path, vtc_line(*TWO), VTC, weights=[1.0, 2.0, 3.0])
     bring(tmp_path, vtc_line(*TWO), VTC)
     with pytest.raises(ResultsError, match="holds the results of an earlier run"):
         bring(tmp_path, vtc_line(*TWO), VTC)
