@@ -38,8 +38,9 @@ def doctor_command(modes: list[str] | None, output_dir: Path, as_json: bool, **g
     from fairshare.ui.findings import show_findings
 
     # As for a sweep in these modes; its scenario is never looked for.
-    nothing = {"engine_args": (), "scenarios": ("doctor",), "matrix_name": None}
-    asked = {**given, **nothing, "modes": modes or [mode.value for mode in Mode]}
+    nothing = {"engine_args": (), "policy_options": (), "scenarios": ("doctor",)}
+    modes = modes or [mode.value for mode in Mode]
+    asked = {**given, **nothing, "matrix_name": None, "modes": modes}
     intent, reason = intent_of_flags(matrix_of(asked), flags_of(asked), output_dir)
     findings = examine(intent)
     if as_json:
