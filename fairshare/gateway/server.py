@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import resource
 import signal
 import sys
@@ -14,6 +15,7 @@ from typing import Self
 
 import orjson
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -38,6 +40,16 @@ MOST_COUNTERS = 1000
 _HEAD_TIMEOUT_S = 30.0
 _PROBE_TIMEOUT_S = 5.0
 _BACKLOG = 4096
+_log = logging.getLogger("fairshare.gateway")
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Whether it is not about bytes that a client sent: what it quotes of them may be a key."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, (HttpProcessingError, web.RequestPayloadError))
+
+
+_log.addFilter(_is_ours)
 
 
 class Gateway:
@@ -75,6 +87,7 @@ class Gateway:
         self._runner = web.AppRunner(
             app,
             access_log=None,
+            logger=_log,
             handler_cancellation=True,  # a client that goes away withdraws its request
             keepalive_timeout=75.0,
             shutdown_timeout=0.1,

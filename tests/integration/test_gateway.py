@@ -312,6 +312,18 @@ async def test_bodies_of_other_shapes_are_served_or_refused_aloud() -> None:
     assert [seen.body["priority"] for seen in server.seen] == [1]
 
 
+async def test_what_is_no_request_is_a_400_and_its_bytes_are_in_no_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A client's slip does not write its key into the gateway's output."""
+    async with FakeServer() as server, gateway(server) as client:
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.gateway.port)
+        writer.write(f"POST {PATH} HTTP/1.1\r\nHost: x\r\nX-Api-Key: a-secret\0\r\n\r\n".encode())
+        assert b" 400 " in await reader.readline()
+        writer.close()
+    assert "a-secret" not in caplog.text
+
+
 async def test_a_client_that_does_not_read_holds_the_server_up_and_is_cut_off() -> None:
     """What nobody reads is not piled up in memory, and its place is free after a while."""
     async with FakeServer() as server, gateway(server, client_timeout_s=0.3) as client:
