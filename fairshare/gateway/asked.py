@@ -176,6 +176,11 @@ def _text_tokens(text: object) -> int:
 
 
 def _tokens(value: object, default: int) -> int:
+    # Servers take 5.0 and "5" for 5: who writes that is not to be charged for 1.
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    elif isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
+        value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         return default  # the server will say what is wrong with it
     return min(value, MOST_TOKENS)

@@ -138,6 +138,13 @@ def test_outputs_are_reserved_for_all_prompts_and_choices() -> None:
     assert ask(prompt="a", max_tokens=-5, n=True).output_tokens == 16
 
 
+@pytest.mark.parametrize("five", [5, 5.0, "5"])
+def test_numbers_are_read_as_servers_read_them(five: object) -> None:
+    """Several outputs are several, however their number is written."""
+    asked = ask(prompt="abc", n=five, max_tokens=five)
+    assert (asked.outputs, asked.output_tokens) == (5, 25)
+
+
 @pytest.mark.parametrize("raw", [b"", b"[]", b"{", b'{"stream_options": 3}', b'{"parameters": 1}'])
 def test_bodies_that_cannot_be_are_refused(raw: bytes) -> None:
     """What no server could answer is a bad request and never a fault of ours."""
