@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ TOKENS_PER_ATTACHMENT = 256  # an image, a sound: anything that is not text
 COMPLETION_TOKENS = 16  # OpenAI's default for completions
 MOST_TOKENS = 10_000_000  # of a single request; more is a slip, or mischief
 MOST_OUTPUTS = 128
+_WHOLE = re.compile(r"[0-9]{1,15}(?:\.0)?")
 
 
 class BadRequestError(ValueError):
@@ -177,10 +179,8 @@ def _text_tokens(text: object) -> int:
 
 def _tokens(value: object, default: int) -> int:
     # Servers take 5.0 and "5" for 5: who writes that is not to be charged for 1.
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    elif isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
-        value = int(value)
+    if isinstance(value, float | str) and _WHOLE.fullmatch(str(value)):
+        value = int(float(value))
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         return default  # the server will say what is wrong with it
     return min(value, MOST_TOKENS)
