@@ -13,7 +13,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 SIDE_BY_SIDE := -n 3 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help env dev demo test test-fast test-full test-gpu lint vllm-cpu mps-control clean
+.PHONY: help env dev demo test test-fast test-full test-gpu gpu-reference lint vllm-cpu mps-control clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -66,6 +66,11 @@ test-full: dev vllm-cpu mps-control lint   ## everything, with the long counts
 
 test-gpu: dev    ## what needs an NVIDIA GPU; ARGS=--allow-gpu-changes for MIG and time slices
 	$(BIN)/python -m pytest tests/gpu $(ARGS)
+
+DEVICE    ?= cuda
+MAX_HOURS ?= 0.13
+gpu-reference: env  ## the measured table of all modes on this GPU: MODEL=PATH, again until complete
+	$(BIN)/python -m benchmarks.gpu_reference --device '$(DEVICE)' --model '$(MODEL)' --max-hours $(MAX_HOURS) $(ARGS)
 
 clean:           ## remove the environments and caches (results stay)
 	rm -rf $(VENV) $(ENGINE) $(MPS) .mypy_cache .ruff_cache .pytest_cache
