@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from fairshare.errors import SpecError
@@ -103,6 +105,23 @@ def check_schedulers(
         )
     for tenant in tenants:
         _check_tenant(tenant, launcher, places)
+
+
+def policy_failure(*logs: Path) -> str | None:
+    """Why what these logs tell of was not decided by the policy that was asked for, if so.
+
+    A policy that makes a mistake is left for the order of arrival, so that nobody's request is
+    lost; what was measured is then not what was asked for.
+    """
+    for path in logs:
+        if not path.exists():
+            continue
+        with path.open("rb") as file:
+            for line in file:
+                if line.startswith(b'{"event":"policy_failed"'):
+                    error = str(json.loads(line)["error"]).splitlines()[-1].strip()
+                    return f"the policy failed, and the order of arrival took its place: {error}"
+    return None
 
 
 def _check_priority(launcher: Launcher) -> None:

@@ -28,6 +28,7 @@ from fairshare.runner.budget import Budget
 from fairshare.runner.cell import CellContext, blank_result, run_cell
 from fairshare.runner.outcome import Outcome
 from fairshare.runner.plan import Deployment, PlannedCell, RunPlan, partitioner_of, plain
+from fairshare.runner.scheduling import policy_failure
 from fairshare.runner.settings import Settings
 from fairshare.runner.trial import failing_modes
 from fairshare.serving.aftermath import memory_returned
@@ -264,6 +265,10 @@ class Sweep:
         with writing(writer.dir):
             logs.copy_new(writer.dir / SERVERS)
             logs.copy_decisions(context.fleet, writer.dir / SCHEDULING)
+        inside = [each.engine_decisions for each in context.fleet.servers.values()]
+        told = (writer.dir / SCHEDULING, *(path for path in inside if path is not None))
+        if result.status is CellStatus.OK and (failure := policy_failure(*told)) is not None:
+            result.status, result.reason = CellStatus.FAILED, failure
         self._close(writer, result)
 
     def _close(self, writer: CellWriter, result: CellResult) -> None:

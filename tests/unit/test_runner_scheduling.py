@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 
 from fairshare.errors import SpecError
+from fairshare.gateway.event_log import EventLog
 from fairshare.records import CellKey, Mode, Scheduling
 from fairshare.runner.plan import RunPlan, make_plan
+from fairshare.runner.scheduling import policy_failure
 from fairshare.runner.settings import Flags, Settings, settle
 from fairshare.serving.plugins import SCHEDULER_VARIABLE
 from fairshare.spec.matrix import Matrix
+from fairshare.vllm_plugins.decisions import Decisions
 
 SCENARIO = """\
 name: s
@@ -149,3 +152,25 @@ def test_a_policy_that_nothing_would_heed_is_refused(
 def _fields(key: CellKey) -> dict[str, Any]:
     assert key.mode is Mode.LOGICAL
     return {name: getattr(key, name) for name in CellKey.__slots__}
+
+
+def test_what_a_failed_policy_did_not_decide_is_not_taken_for_its_work(tmp_path: Path) -> None:
+    """A log in which the policy gave up says why; one in which it did not says nothing."""
+    ours, inside = tmp_path / "gateway.jsonl", tmp_path / "engine.jsonl"
+    log = EventLog(ours)
+    log.write("started", 1.0, policy="vtc")
+    log.flush()
+    decisions = Decisions(str(inside), dict)
+    decisions.started(policy="vtc")
+    decisions.flush(idle=True)
+    assert policy_failure(ours, inside, tmp_path / "none") is None
+    error = "Traceback (most recent call last):\nZeroDivisionError: by nothing"
+    decisions.failed(error)
+    decisions.close()
+    assert policy_failure(ours, inside) == policy_failure(inside)
+    log.write("policy_failed", 2.0, error=error)
+    log.flush()
+    log.close()
+    failure = policy_failure(ours)
+    assert failure is not None
+    assert failure.endswith("ZeroDivisionError: by nothing")
