@@ -9,7 +9,7 @@ from pathlib import Path
 from fairshare.analysis.analyze import analyze
 from fairshare.analysis.model import CellAnalysis, TenantMetrics
 from fairshare.errors import FairshareError
-from fairshare.records import CellStatus
+from fairshare.records import CellStatus, Mark, Provenance
 from fairshare.results.store import ResultStore, StoredCell
 from fairshare.runner.calibration import HEEDED, engine_of, measured_gpu, simulated_model
 from fairshare.runner.predict import predict
@@ -17,17 +17,22 @@ from fairshare.runner.rerun import replay
 from fairshare.runner.settings import Flags
 from fairshare.virtual.physics import Constants
 
+_IMPORTED = "imported: its file does not tell the engine and the requests' schedule"
+
 
 @dataclass(frozen=True, slots=True)
 class Compared:
     """One figure of one tenant (None: of all) in one cell."""
 
     cell: str
-    label: str
     tenant: str | None
     figure: str
     measured: float
     predicted: float
+    provenance: Provenance
+    """Of what stands as measured: it may have been simulated itself."""
+    unvalidated: bool
+    """Whether the prediction rests on what was never compared with a real device."""
 
     @property
     def error(self) -> float:
@@ -69,6 +74,9 @@ def predict_against(
     for stored in store.cells():
         if not stored.complete or stored.result.status is not CellStatus.OK:
             continue
+        if stored.result.provenance is Provenance.IMPORTED:
+            missing.append(Unpredicted(stored.result.key.slug, _IMPORTED))
+            continue
         try:
             found = _predicted(store, stored, into / stored.dir.name, on)
         except FairshareError as error:
@@ -104,12 +112,13 @@ def _compare(measured: CellAnalysis, predicted: CellAnalysis) -> Iterator[Compar
             now = _figures(other)[figure]
             if was and now:
                 yield Compared(
-                    measured.result.key.slug,
-                    measured.result.label,
-                    metrics.tenant,
-                    figure,
-                    was,
-                    now,
+                    cell=measured.result.key.slug,
+                    tenant=metrics.tenant,
+                    figure=figure,
+                    measured=was,
+                    predicted=now,
+                    provenance=measured.result.provenance,
+                    unvalidated=Mark.UNVALIDATED in predicted.marks,
                 )
 
 

@@ -98,10 +98,13 @@ def measured_gpu(store: ResultStore, named: str | None) -> GpuSpec:
     if named is not None:
         return gpu_spec(named.removeprefix("virtual:"))
     device: dict[str, Any] = store.matrix.get("device") or {}
-    found = spec_of_product(str(device.get("name")))
+    name = device.get("name")
+    found = spec_of_product(str(name))
     if found is None:
         raise SpecError(
-            f"nothing is known of the device {device.get('name')!r}",
+            f"nothing is known of the device {name!r}"
+            if name
+            else f"{store.dir} does not say on which device it was measured",
             hint="name the one it is most like with --device virtual:NAME (fairshare list device)",
         )
     return found

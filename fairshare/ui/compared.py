@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fairshare.records import Provenance
 from fairshare.runner.against import Compared, Unpredicted
 
 _PIPE_WIDTH = 160
@@ -27,10 +28,31 @@ def show_compared(compared: Sequence[Compared], missing: Sequence[Unpredicted]) 
     if rows:
         console.print(_table(figures, rows))
         console.print(Text("mean absolute error: " + _means(figures, compared)))
+        for line in _reservations(compared):
+            console.print(Text(line))
     for cell in missing:
         console.print(Text(f"not predicted: {cell.cell}: {cell.reason}"))
     if not rows:
         click.echo("nothing to compare: no cell was measured to its end, or none can be simulated")
+
+
+def _reservations(compared: Sequence[Compared]) -> list[str]:
+    """What keeps these figures from being measurements, or errors from being errors."""
+    kinds: dict[str, list[str]] = {}
+    for each in compared:
+        kinds.setdefault(each.provenance.value, []).append(each.cell)
+    lines = [f"held against: {kind}: {_cells(cells)}" for kind, cells in kinds.items()]
+    if Provenance.SIMULATED in kinds:
+        lines.append("what was simulated itself says nothing of how good a prediction is")
+    if unsure := _cells([each.cell for each in compared if each.unvalidated]):
+        lines.append(f"predicted: simulated in virtual time; unvalidated: {unsure}")
+    else:
+        lines.append("predicted: simulated in virtual time")
+    return lines
+
+
+def _cells(cells: Sequence[str]) -> str:
+    return ", ".join(dict.fromkeys(cells))
 
 
 def _table(figures: Sequence[str], rows: dict[tuple[str, str], dict[str, Compared]]) -> Table:
