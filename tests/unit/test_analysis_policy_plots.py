@@ -64,7 +64,7 @@ def test_policies_stand_side_by_side(built: BuiltAnalysis) -> None:
     for title in ("tok/s", "completion", "worst P99", "Jain", "max diff", "throttled", "wasted"):
         assert str(table.rows[0].figures[titles.index(title)]) not in ("", "–"), title
     assert table.rows[0].figures[titles.index("max diff")].interval
-    assert str(table.rows[0].figures[titles.index("2U")]) == "2,048"  # 2 x 2 x 4 x 128
+    assert str(table.rows[0].figures[titles.index("2U")]) == "3,072"  # 2 (512 + 2 x 4 x 128)
     assert str(table.rows[3].figures[titles.index("2U")]) == "–"
     assert built.report is not None
     assert "Policies side by side" in built.report.read_text()
