@@ -9,8 +9,8 @@ BIN    := $(VENV)/bin
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 # Most tests wait for processes most of the time. Engines and long counts have the machine to
-# themselves.
-SIDE_BY_SIDE := -n 3 --dist loadfile
+# themselves. The slowest come first in the order of their names.
+SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help env dev demo test test-fast test-full test-gpu gpu-reference lint vllm-cpu mps-control clean
