@@ -57,6 +57,8 @@ class Ticket:
     decided: Callable[[Refused | None], None]
     streamed: bool = True
     """Whether its tokens are seen as they are made, and not at the end."""
+    sent: bool = False
+    """Whether the server has been told of it."""
     state: State = State.QUEUED
     admitted_s: float | None = None
     first_s: float | None = None
@@ -207,10 +209,11 @@ class Admission:
         self._end(ticket, Decision.FAILED, now_s)
 
     def withdraw(self, ticket: Ticket, now_s: float) -> None:
-        """The client has gone; what it has cost stays charged."""
+        """The client has gone; what it has cost stays charged if the server had it."""
         if ticket.state is State.ENDED:
             return
-        self.policy.cancel(ticket.request, now_s)
+        unsent = ticket.state is State.RUNNING and not ticket.sent
+        self.policy.cancel(ticket.request, now_s, refund=unsent)
         if ticket.state is State.QUEUED:
             self._leave_queue(ticket.request)
             ticket.state = State.ENDED

@@ -158,6 +158,7 @@ class Proxy:
         except ConnectionError:
             return _abandoned(request)
         finally:
+            ticket.sent = relay.sent
             self.relays.discard(relay)
         self.upstream_error = None
         if relay.outcome is Outcome.COMPLETE and 200 <= relay.status < 300:

@@ -50,6 +50,8 @@ class Relay:
         self._full = False
         self._over = False
         self._tokens = -1
+        self.sent = False
+        """Whether the server has been asked."""
         self.status = 0
         self.error: Exception | None = None
 
@@ -77,6 +79,7 @@ class Relay:
         self._connection = await upstream.connect()
         try:
             self._connection.send(message, self)
+            self.sent = True
             head = await self._head
             response = self._response(head)
             await response.prepare(self._request)

@@ -146,6 +146,17 @@ def test_a_client_that_leaves_frees_its_place_wherever_its_request_is() -> None:
     assert desk.admission.queued_bytes == 0
 
 
+@pytest.mark.parametrize(("sent", "cost"), [(True, 100), (False, 0)])
+def test_a_client_that_leaves_pays_for_what_the_server_has_got(sent: bool, cost: int) -> None:
+    """A request that was let go and never sent costs nothing; one that was sent, its prompt."""
+    desk = Desk()
+    ticket = desk.arrive("1")
+    assert ticket.state is State.RUNNING
+    ticket.sent = sent
+    desk.admission.withdraw(ticket, 1.0)
+    assert desk.counter() == cost
+
+
 def test_a_policys_refusal_is_a_429_with_its_own_time() -> None:
     """A quota of the policy reaches the client with the time that the policy says."""
     desk = Desk("lshare_fair", window=100)
