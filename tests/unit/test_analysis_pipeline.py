@@ -58,9 +58,13 @@ def _page(built: BuiltAnalysis) -> _Elements:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five modes, two concurrencies, two repetitions."""
+    """Five modes, two concurrencies, two repetitions; a GPU was sampled in all logical cells."""
     directory = tmp_path_factory.mktemp("results") / "out"
-    make_results(directory, concurrency=(1, 4), window_s=6.0)
+    store = make_results(directory, concurrency=(1, 4), window_s=6.0)
+    for cell in store.cells():
+        if cell.result.key.mode is Mode.LOGICAL:
+            rows = ["t_s,gpu_utilisation,power_w", "0,0.5,", "1,,70", "2,0.75,71"]
+            (cell.dir / layout.GPU).write_text("\n".join(rows) + "\n")
     return directory
 
 
@@ -255,6 +259,7 @@ def test_a_damaged_telemetry_file_is_an_error_with_its_path(tmp_path: Path) -> N
     )
     path = store.cells()[0].dir / layout.HOST
     path.write_text("what,is\nthis,\n")
+    assert build(tmp_path / "out", figures=False, html=False).report is None
     with pytest.raises(ResultsError) as caught:
         build(tmp_path / "out", figures=True, html=False)
     assert str(caught.value.where) == str(path)
@@ -307,14 +312,7 @@ def test_build_stays_a_function_after_its_first_call(built: BuiltAnalysis, folde
     assert built.analysis.measured
 
 
-def test_gpu_samples_are_drawn_and_gaps_stay_gaps(tmp_path: Path) -> None:
+def test_gpu_samples_are_drawn_and_gaps_stay_gaps(built: BuiltAnalysis) -> None:
     """Where a GPU was sampled its use is shown, empty values left out."""
-    store = make_results(
-        tmp_path / "out", modes=[Mode.LOGICAL], concurrency=[1], repetitions=1, window_s=2.0
-    )
-    rows = ["t_s,gpu_utilisation,power_w", "0,0.5,", "1,,70", "2,0.75,71"]
-    (store.cells()[0].dir / layout.GPU).write_text("\n".join(rows) + "\n")
-    made = build(tmp_path / "out", figures=True, html=False)
-    (path,) = (path for path in made.figures if path.name.startswith("resources"))
+    (path,) = (path for path in built.figures if path.name.startswith("resources"))
     assert "GPU utilisation (%)" in path.with_suffix(".svg").read_text()
-    assert made.report is None
