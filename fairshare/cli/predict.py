@@ -68,9 +68,11 @@ def calibrate_command(folder: Path, device: str | None, model: str | None) -> No
     """
     from fairshare.runner.calibration import calibrate_folder
 
-    found, path = calibrate_folder(folder, device, model)
+    found, path, provenance = calibrate_folder(folder, device, model)
     constants = found.constants
-    click.echo(f"{found.requests} requests that had the device to themselves:")
+    click.echo(
+        f"{found.requests} requests that had the device to themselves ({', '.join(provenance)}):"
+    )
     click.echo(f"  compute efficiency  {constants.compute_efficiency:.3f} of the peak")
     click.echo(f"  memory efficiency   {constants.memory_efficiency:.3f} of the bandwidth")
     click.echo(f"  front end           {1e3 * constants.front_end_s:.1f} ms")

@@ -36,8 +36,13 @@ _KEPT = ("compute_efficiency", "memory_efficiency", "front_end_s")
 _SEQUENCES, _BATCHED_TOKENS = 256, 2048  # vLLM's, where the launcher states none
 
 
-def calibrate_folder(folder: Path, gpu: str | None, model: str | None) -> tuple[Calibration, Path]:
+def calibrate_folder(
+    folder: Path, gpu: str | None, model: str | None
+) -> tuple[Calibration, Path, list[str]]:
     """Fit the constants to all exclusive cells of a result folder; they are kept in a file there.
+
+    Returns them, the file, and where the cells come from: a fit to what was simulated is no
+    evidence.
 
     ``gpu`` and ``model`` are names of the simulated ones, where the folder's own are not enough.
 
@@ -47,7 +52,9 @@ def calibrate_folder(folder: Path, gpu: str | None, model: str | None) -> tuple[
     """
     store = ResultStore.open(folder)
     spec = measured_gpu(store, gpu)
-    cells = [_served(cell, spec, model) for cell in _alone(store)]
+    alone = _alone(store)
+    cells = [_served(cell, spec, model) for cell in alone]
+    provenance = sorted({cell.result.provenance.value for cell in alone})
     found = calibrate(cells)
     path = folder / layout.ANALYSIS / FILE
     document = {
@@ -55,6 +62,7 @@ def calibrate_folder(folder: Path, gpu: str | None, model: str | None) -> tuple[
         "gpu": spec.name,
         "models": sorted({served.model.name for served, _ in cells}),
         "requests": found.requests,
+        "provenance": provenance,
         "constants": {name: getattr(found.constants, name) for name in _KEPT},
         "held_out": asdict(found.held_out),
         "fitted": asdict(found.fitted),
@@ -63,7 +71,7 @@ def calibrate_folder(folder: Path, gpu: str | None, model: str | None) -> tuple[
     with writing(path):
         path.parent.mkdir(exist_ok=True)
     write_atomic(path, orjson.dumps(document, option=orjson.OPT_INDENT_2))
-    return found, path
+    return found, path, provenance
 
 
 def calibrated(path: Path) -> Constants:

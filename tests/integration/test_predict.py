@@ -61,6 +61,7 @@ def test_calibration_is_kept_and_used_and_predictions_stand_beside_what_was_meas
     assert workplace.run(*run, "--output-dir", "run").returncode == ExitCode.OK
     fitted = workplace.run("calibrate", "run")
     assert fitted.returncode == ExitCode.OK, fitted.stdout
+    assert "to themselves (simulated):" in fitted.stdout
     kept = orjson.loads((workplace.path / "run" / "analysis" / "calibration.json").read_bytes())
     assert abs(kept["held_out"]["e2e"]) < 0.02
     assert kept["gpu"] == "a100-40"
