@@ -17,7 +17,7 @@ from fairshare.processes.identity import ProcessIdentity
 from fairshare.sharing.mps_control import MpsControl
 
 FAULT = "FAULT"
-_TERMINATE_S = 2.0
+_TERMINATE_S = 4.0
 _USABLE_S = 30.0
 _POLL_S = 0.2
 
