@@ -22,6 +22,8 @@ from fairshare.spec.scenario import Scenario
 
 # What of a sweep says on what, and by what, it is measured.
 _OF_THE_PLACE = ("device", "launcher", "model", "transport", "load_processes")
+_DAMAGED = (AttributeError, TypeError, ValueError)  # by what a value of another type is told
+_UNREADABLE = (*_DAMAGED, OSError, KeyError, yaml.YAMLError, RecursionError)
 
 
 def request_of(matrix: Matrix, flags: Flags) -> dict[str, Any]:
@@ -52,7 +54,7 @@ def replay(
     try:
         matrix, flags = _request(store.matrix, key, flags, scheduling, elsewhere=elsewhere)
         base = Path(store.matrix.get("scenarios", {}).get(key.scenario, "."))
-    except (TypeError, ValueError) as error:
+    except _DAMAGED as error:
         where = Location(store.dir / layout.MATRIX)
         raise ResultsError(f"damaged: the request: {error}", where=where) from None
     settings = settle(
@@ -74,7 +76,7 @@ def _definition(path: Path) -> tuple[Scenario, Launcher, dict[str, Any]]:
         return scenario, launcher, _scheduling(config.get("scheduling"))
     except SpecError as error:
         raise ResultsError(f"damaged: {error.message}", where=Location(path)) from None
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError, RecursionError) as error:
+    except _UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ResultsError(f"cannot be read: {reason}", where=Location(path)) from None
 
