@@ -12,10 +12,20 @@ from fairshare.errors import SpecError
 from fairshare.spec.loading import SPECS, kind_of, load
 
 _LISTED = [*assets.KINDS, "policy", "device", "model"]
+_PLURALS = {
+    {"policy": "policies", "matrix": "matrices"}.get(kind, f"{kind}s"): kind for kind in _LISTED
+}
+
+
+class _Kind(click.Choice[str]):
+    """A kind of what can be listed, in the singular or in the plural."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return super().convert(_PLURALS.get(value, value), param, ctx)
 
 
 @click.command("list")
-@click.argument("kind", required=False, type=click.Choice(_LISTED))
+@click.argument("kind", required=False, type=_Kind(_LISTED))
 def list_command(kind: str | None) -> None:
     """List what can be named on the command line; with KIND, only that."""
     from fairshare.devices.constants import gpu_names, gpu_spec

@@ -42,13 +42,19 @@ class Foreseen:
 def foresee(settings: Settings, plan: RunPlan) -> dict[CellKey, Foreseen]:
     """Predict the first repetition of the plan's cells, as many as can be had in a few seconds.
 
-    Empty where nothing is known of the device, the model or the engine.
+    Empty where nothing is known of the device, the model or the engine; without the cells that the
+    plan itself knows to be infeasible.
     """
+    known = {_first(each.cell) for each in plan.infeasible}
     try:
         simulated, predicted = _simulated(settings, plan)
     except FairshareError:
         return {}
-    found = {_first(each.cell): Foreseen(infeasible=each.reason) for each in predicted.infeasible}
+    found = {
+        key: Foreseen(infeasible=each.reason)
+        for each in predicted.infeasible
+        if (key := _first(each.cell)) not in known
+    }
     end_s = time.monotonic() + BUDGET_S
     for deployment in predicted.deployments:
         for cell in deployment.cells:

@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+
+from fairshare.cli.main import cli
 
 HEAVY = {
     "aiohttp",
@@ -58,6 +61,14 @@ def test_commands_import_what_they_need() -> None:
 def test_listing_imports_no_analysis() -> None:
     """`fairshare list` needs no library that draws, counts tokens or talks to servers."""
     assert not imported_by("list") & (HEAVY - {"pydantic"})
+
+
+@pytest.mark.parametrize(("said", "kind"), [("models", "model"), ("policies", "policy")])
+def test_kinds_are_listed_in_the_plural_too(said: str, kind: str) -> None:
+    """Who asks for `models` is told what `model` tells."""
+    plural, singular = (CliRunner().invoke(cli, ["list", word]) for word in (said, kind))
+    assert plural.exit_code == 0
+    assert plural.output == singular.output
 
 
 @pytest.mark.parametrize("command", [["list"], ["status", "--json"], ["clean", "--unit"]])

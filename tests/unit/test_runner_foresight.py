@@ -30,14 +30,14 @@ tenants:
 """
 
 
-def settled(tmp_path: Path) -> Settings:
-    """Two tenants on one server and by MPS, on a simulated H200."""
+def settled(tmp_path: Path, device: str = "h200", model: str = "qwen3-0.6b") -> Settings:
+    """Two tenants on one server and by MPS, on a simulated GPU."""
     path = tmp_path / "s.yaml"
     path.write_text(SCENARIO)
     matrix = Matrix.model_validate(
         {"name": "m", "scenarios": [str(path)], "modes": ["logical", "mps"], "num_runs": 2}
     )
-    return settle(matrix, Flags(device="virtual:h200", model="qwen3-0.6b"))
+    return settle(matrix, Flags(device=f"virtual:{device}", model=model))
 
 
 def test_times_are_predicted_and_missed_slos_told(tmp_path: Path) -> None:
@@ -65,3 +65,11 @@ def test_a_known_gpu_is_foreseen_and_an_unknown_device_is_not(tmp_path: Path) ->
     cpu = replace(settings, device=Device(DeviceKind.CPU, "cpu", "a CPU", 1, cores=(0,)))
     assert foresee(cpu, plan) == {}
     assert foresee(replace(named, default_model="/models/unheard-of"), plan) == {}
+
+
+def test_what_the_plan_finds_infeasible_is_not_told_twice(tmp_path: Path) -> None:
+    """Two models of 16 GB do not fit a GPU of 24 GB: the plan says so, the simulation not."""
+    settings = settled(tmp_path, "l4", "llama-3-8b")
+    plan = make_plan(settings)
+    assert {each.cell.key.mode.value for each in plan.infeasible} == {"mps"}
+    assert {key.mode.value for key in foresee(settings, plan)} == {"logical"}
