@@ -30,7 +30,13 @@ from fairshare.virtual.physics import PUBLISHED, Constants
 
 FILE = "calibration.json"
 # Arguments of an engine that the simulated one heeds.
-HEEDED = ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "enforce_eager")
+HEEDED = (
+    "max_model_len",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "enforce_eager",
+    "enable_prefix_caching",
+)
 FORMAT_VERSION = 1
 _KEPT = ("compute_efficiency", "memory_efficiency", "front_end_s")
 _SEQUENCES, _BATCHED_TOKENS = 256, 2048  # vLLM's, where the launcher states none

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,13 @@ from fairshare.virtual.clock import Clock
 from fairshare.virtual.deployed import SlotMemory, deploy
 from fairshare.virtual.options import options_in
 from fairshare.virtual.physics import PUBLISHED, Constants
+from fairshare.virtual.prefixes import block_names
 from fairshare.virtual.simulate import simulate
 from fairshare.virtual.simulated import SimulatedServer
-from fairshare.virtual.traffic import Source
+from fairshare.virtual.tokens import encode
+from fairshare.virtual.traffic import Source, unnamed
 from fairshare.workload.contents import Adjustments
+from fairshare.workload.requests import PlannedRequest
 
 VIRTUAL_TIME = "predicted in virtual time: no server was started and no socket opened"
 IN_ENGINE = "the policy decides inside the engine here, also where a run would have a gateway"
@@ -181,10 +185,11 @@ def _source(
     servers: Mapping[str, SimulatedServer],
 ) -> Source:
     slot = _slot_of(deployment.plan, tenant)
-    launcher = deployment.launcher
+    model = settings.models[slot.model]
     requests = tenant_requests(
-        tenant, cell, launcher, settings.models[slot.model], Adjustments(), as_text=False
+        tenant, cell, deployment.launcher, model, Adjustments(), as_text=False
     )
+    cached = _options(settings, deployment.launcher, slot).enable_prefix_caching
     arrival = tenant.arrival
     return Source(
         tenant=tenant.name,
@@ -194,7 +199,13 @@ def _source(
         concurrency=concurrency_of(tenant, cell),
         think_s=arrival.think_time_s if isinstance(arrival, ClosedLoop) else 0.0,
         timeout_s=tenant.timeout_s,
+        prefix_of=partial(_prefix, vocab_size=model.vocab_size) if cached else unnamed,
     )
+
+
+def _prefix(request: PlannedRequest, *, vocab_size: int) -> tuple[int, ...]:
+    ids = request.prompt_ids
+    return block_names(encode(request.prompt_text or "", vocab_size) if ids is None else ids)
 
 
 def _slot_of(plan: PartitionPlan, tenant: Tenant) -> Slot:

@@ -25,6 +25,7 @@ class AnswerWriter:
     def __init__(self, request: ParsedRequest, model_name: str, vocab_size: int) -> None:
         self.request = request
         self.tokens: list[int] = []
+        self.cached_tokens = 0  # of the prompt; known with the first token
         self.finish_reason: str | None = None
         self._answer = Answer.to(request.prompt, request.seed, vocab_size)
         self.id = f"{'chatcmpl' if request.chat else 'cmpl'}-{uuid.uuid4().hex}"
@@ -111,15 +112,15 @@ class AnswerWriter:
             "prompt_tokens": prompt,
             "total_tokens": prompt + generated,
             "completion_tokens": generated,
-            "prompt_tokens_details": {"cached_tokens": 0},  # there is no prefix cache
+            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
         }
 
     def _usage_bytes(self) -> bytes:
         prompt, generated = len(self.request.prompt), len(self.tokens)
         return (
             b',"usage":{"prompt_tokens":%d,"total_tokens":%d,"completion_tokens":%d,'
-            b'"prompt_tokens_details":{"cached_tokens":0}}'
-            % (prompt, prompt + generated, generated)
+            b'"prompt_tokens_details":{"cached_tokens":%d}}'
+            % (prompt, prompt + generated, generated, self.cached_tokens)
         )
 
 

@@ -168,7 +168,7 @@ class Engine:
         budget = self.limits.max_num_batched_tokens - self.decoding_count
         if self._chunk is not None and budget > 0:
             tokens = min(self._chunk.tokens - self._chunk.computed, budget)
-            self._prefills.append((self._chunk, tokens))
+            self._prefill(self._chunk, tokens)
             budget -= tokens
         if self._waiting and not made_room:
             self._admit(budget, now_s)
@@ -258,8 +258,17 @@ class Engine:
         tokens = min(missing, budget)
         if tokens < missing:
             self._chunk = sequence
-        self._prefills.append((sequence, tokens))
+        self._prefill(sequence, tokens)
         return tokens
+
+    def _prefill(self, sequence: Sequence, tokens: int) -> None:
+        """Compute so many tokens of a prompt in the iteration that begins.
+
+        Their blocks are named at once, as in vLLM: who is admitted after it, even in the same
+        iteration, finds them.
+        """
+        self._prefills.append((sequence, tokens))
+        sequence.blocks -= self._cache.enter(sequence, sequence.computed + tokens)
 
     def _drop(self, refused: list[tuple[Request, Refusal]]) -> None:
         self.dropped += [(self._waiting.pop(request), refusal) for request, refusal in refused]
@@ -267,7 +276,6 @@ class Engine:
     def _prompt_done(self, sequence: Sequence, ended: Ended) -> None:
         if sequence is self._chunk:
             self._chunk = None
-        sequence.blocks -= self._cache.enter(sequence)
         sequence.generated += 1
         ended.prefilled.append(sequence)
         if sequence.generated >= sequence.max_output_tokens:

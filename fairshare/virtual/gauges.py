@@ -16,6 +16,7 @@ class Counters:
     """What has been served so far."""
 
     prompt_tokens: int = 0
+    cached_tokens: int = 0
     generation_tokens: int = 0
     finished: Counter[str] = field(default_factory=Counter)
 
@@ -40,7 +41,7 @@ def exposition(
     metric("counter", "vllm:num_preemptions_total", engine.preemptions)
     metric("counter", "vllm:prompt_tokens_total", counters.prompt_tokens)
     metric("counter", "vllm:generation_tokens_total", counters.generation_tokens)
-    metric("counter", "vllm:prompt_tokens_cached_total", 0)
+    metric("counter", "vllm:prompt_tokens_cached_total", counters.cached_tokens)
     for reason in ("stop", "length"):
         metric(
             "counter",
@@ -56,7 +57,7 @@ def exposition(
         f',block_size="{BLOCK_TOKENS}",num_gpu_blocks="{blocks}"'
         f',kv_cache_size_tokens="{blocks * BLOCK_TOKENS}"'
         f',kv_cache_memory_bytes="{blocks * BLOCK_TOKENS * served.kv_bytes_per_token}"'
-        ',enable_prefix_caching="False"',
+        f',enable_prefix_caching="{served.prefix_caching}"',
     )
     metric("gauge", "fairshare_virtual_dilation", dilation.now_s)
     metric("gauge", "fairshare_virtual_dilation_worst", dilation.worst_s)

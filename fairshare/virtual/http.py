@@ -19,7 +19,8 @@ from fairshare.scheduling.policy import Refusal
 from fairshare.virtual.answers import AnswerWriter
 from fairshare.virtual.engine import Sequence
 from fairshare.virtual.gauges import Counters, exposition
-from fairshare.virtual.realtime import RealTimeEngine, Step
+from fairshare.virtual.prefixes import block_names
+from fairshare.virtual.realtime import RealTimeEngine, Step, until
 from fairshare.virtual.requests import RequestError, Served, parse_request
 from fairshare.virtual.scheduling import sequence_of
 
@@ -91,6 +92,7 @@ class Frontend:
             if request is None:
                 continue  # the client has gone since the step began
             self.counters.generation_tokens += 1
+            request.writer.cached_tokens = sequence.cached_tokens
             over = request.writer.next_token(
                 last=len(request.writer.tokens) + 1 >= sequence.max_output_tokens
             )
@@ -102,6 +104,7 @@ class Frontend:
             if over:
                 self.counters.finished[request.writer.finish_reason or ""] += 1
                 self.counters.prompt_tokens += sequence.prompt_tokens
+                self.counters.cached_tokens += sequence.cached_tokens
                 self.engine.remove(sequence, answered=True)
                 del self._open[sequence.id]
                 request.done.set()
@@ -133,6 +136,8 @@ class Frontend:
         sequence = sequence_of(
             writer.id, len(parsed.prompt), parsed.max_tokens, body, time.monotonic()
         )
+        if self.served.prefix_caching:
+            sequence.prefix = block_names(parsed.prompt)
         entry = _Open(writer, sequence, received_s)
         if not parsed.stream:
             await self._answered(entry)
@@ -155,11 +160,11 @@ class Frontend:
         """Run a request to its end; leaves nothing in the engine if the client goes first."""
         self._arriving += 1
         try:
-            left_s = entry.received_s + self._front_end_s - time.monotonic()
-            await asyncio.sleep(max(0.0, left_s))
+            arrives_s = entry.received_s + self._front_end_s
+            await until(arrives_s)
         finally:
             self._arriving -= 1
-        entry.refusal = self.engine.add(entry.sequence)
+        entry.refusal = self.engine.add(entry.sequence, arrives_s)
         if entry.refusal is not None:
             return
         self._open[entry.sequence.id] = entry

@@ -42,6 +42,12 @@ def parser() -> argparse.ArgumentParser:
         type=_fraction,
         help=f"part of the visible memory to use (default {DEFAULT_UTILIZATION})",
     )
+    add(
+        "--enable-prefix-caching",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="keep blocks of prompts for those that begin in the same way",
+    )
     add("--enforce-eager", action="store_true", help="no CUDA graphs: the host sets the pace")
     add(
         "--front-end-s",

@@ -1,7 +1,8 @@
 """Runs a simulated engine in real time: a step's tokens appear when the step would have ended.
 
-Deadlines are absolute: a step starts where the one before it ended, whenever this process got
-round to it, so lateness does not add up. How late the simulation runs is measured all the same.
+Deadlines are absolute: a step starts where the one before it ended, or where the request came that
+it begins with, whenever this process got round to it, so lateness does not add up. How late the
+simulation runs is measured all the same.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from fairshare.virtual.physics import Costs, Demand
 from fairshare.virtual.rules import Neighbour, Partition, Rule
 
 _LOOK_AGAIN_S = 0.01  # a policy may hold requests back until their time has come
+# The event loop's timers count whole milliseconds and end up to one late: what is aimed half of one
+# early comes in time on average.
+_TIMER_S = 0.0005
 _GIVE_UP_S = 1.0  # a process that was suspended does not make up for lost time in a burst
 
 
@@ -50,11 +54,14 @@ class RealTimeEngine:
     deliver: Callable[[Step], None]
     dilation: Dilation = field(default_factory=Dilation)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _woken_s: float = 0.0
 
-    def add(self, sequence: Sequence) -> Refusal | None:
-        """Queue a request now, unless the policy refuses it."""
+    def add(self, sequence: Sequence, at_s: float) -> Refusal | None:
+        """Queue a request that came at ``at_s``, unless the policy refuses it."""
         refusal = self.engine.add(sequence, _now_s())
-        self._wake.set()
+        if not self._wake.is_set():
+            self._woken_s = at_s
+            self._wake.set()
         return refusal
 
     def remove(self, sequence: Sequence, *, answered: bool) -> None:
@@ -69,26 +76,26 @@ class RealTimeEngine:
             if work is None:
                 self._deliver([])
                 self._publish_idle()
-                await self._something_new()
-                start_s = _now_s()
+                start_s = max(start_s, await self._something_new())
                 continue
             demand = self.partition.scaled(self.costs.demand(work.batch))
             due_s = start_s + self.rule.step_s(demand, self._neighbours())
             self._publish(demand, due_s - start_s, due_s)
-            await asyncio.sleep(max(0.0, due_s - _now_s()))
+            await until(due_s)
             decoding = self.engine.decoding()
             ended: Ended = self.engine.end(1, _now_s())
             self._deliver(decoding + ended.prefilled)
             start_s = self._next_start(due_s, _now_s())
 
-    async def _something_new(self) -> None:
-        """Return when a request has come, or when a policy may think anew of those that wait."""
+    async def _something_new(self) -> float:
+        """When a request came, or when a policy may think anew of those that wait."""
         self._wake.clear()
         try:
             async with asyncio.timeout(_LOOK_AGAIN_S if self.engine.has_work else None):
                 await self._wake.wait()
         except TimeoutError:
-            return
+            return _now_s()
+        return self._woken_s
 
     def _deliver(self, emitted: list[Sequence]) -> None:
         dropped, self.engine.dropped = self.engine.dropped, []
@@ -121,6 +128,11 @@ class RealTimeEngine:
         self.entry.busy = False
         if self.board is not None:
             self.board.publish(self.entry)
+
+
+async def until(time_s: float) -> None:
+    """Wait until a moment of the event loop's clock, half a millisecond more or less."""
+    await asyncio.sleep(max(0.0, time_s - _TIMER_S - _now_s()))
 
 
 def _now_s() -> float:

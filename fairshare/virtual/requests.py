@@ -51,6 +51,7 @@ class Served:
     eos_token_ids: tuple[int, ...]
     root: str = ""
     kv_bytes_per_token: int = 0
+    prefix_caching: bool = True
 
 
 def parse_request(body: Any, served: Served, *, chat: bool) -> ParsedRequest:

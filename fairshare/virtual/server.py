@@ -88,6 +88,7 @@ async def _serve(options: argparse.Namespace, claim: _Claim) -> int:
             model.eos_token_ids,
             root=model.name,
             kv_bytes_per_token=model.kv_bytes_per_token,
+            prefix_caching=options.enable_prefix_caching,
         ),
         front_end_s=options.front_end_s,
         api_key=os.environ.get("VLLM_API_KEY"),

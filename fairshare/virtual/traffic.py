@@ -25,9 +25,17 @@ _NO_TURN = Turn()
 Done = Callable[[RequestRecord], None]
 
 
+def unnamed(_: PlannedRequest) -> tuple[int, ...]:
+    """No names: every prompt is computed."""
+    return ()
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One tenant: whom it asks for what, and how. ``concurrency`` is None in open loop."""
+    """One tenant: whom it asks for what, and how. ``concurrency`` is None in open loop.
+
+    ``prefix_of`` names the blocks of a request's prompt by which a prefix cache finds them.
+    """
 
     tenant: str
     server: SimulatedServer
@@ -36,6 +44,7 @@ class Source:
     concurrency: int | None
     think_s: float
     timeout_s: float
+    prefix_of: Callable[[PlannedRequest], tuple[int, ...]] = unnamed
 
 
 @dataclass(slots=True)
@@ -65,6 +74,7 @@ class Traffic:
             call=turn.call or 1,
             calls=turn.calls or 1,
             output_tokens=request.max_tokens,
+            prefix=source.prefix_of(request),
         )
         measured = intended_s >= self.window_start_s
         record = RequestRecord(
@@ -80,7 +90,6 @@ class Traffic:
             call=turn.call,
             calls=turn.calls,
             prompt_tokens=request.prompt_tokens,
-            cached_tokens=0,
             empty_chunks=0,
         )
         flight = Flight(sequence, lambda flight: self._landed(source, flight, record, on_done))
@@ -124,6 +133,7 @@ class Traffic:
         while times and times[-1] > record.end_ns:
             times.pop()
         record.headers_ns, record.status = record.sent_ns, 200
+        record.cached_tokens = flight.sequence.cached_tokens
         record.first_token_ns = times[0] if times else None
         record.chunk_ns, record.chunk_tokens = times, [1] * len(times)
         if len(times) == flight.sequence.max_output_tokens:

@@ -53,6 +53,24 @@ def test_another_gpu_gives_another_answer(workplace: Workplace) -> None:
     assert tpot_s(list(fast.records())) < 0.6 * tpot_s(list(slow.records()))
 
 
+def test_what_was_said_before_is_found_in_the_prefix_cache(workplace: Workplace) -> None:
+    """Each further turn of a conversation has its beginning cached, unless the cache is off."""
+    cached: dict[str, list[int]] = {}
+    for switch in ("true", "false"):
+        done = workplace.run(
+            *("predict", "conversations", "--modes", "logical", "--output-dir", switch),
+            *("--engine-arg", f"enable_prefix_caching={switch}", "--no-report"),
+        )
+        assert done.returncode == ExitCode.OK, done.stdout
+        [cell] = workplace.cells(switch).values()
+        later = [r for r in cell.records() if r.ok and (r.call or 1) > 1]
+        cached[switch] = [r.cached_tokens or 0 for r in later]
+    assert len(cached["true"]) > 10
+    assert all(tokens % 16 == 0 for tokens in cached["true"])
+    assert median(cached["true"]) >= 32
+    assert set(cached["false"]) == {0}
+
+
 def test_calibration_is_kept_and_used_and_predictions_stand_beside_what_was_measured(
     workplace: Workplace,
 ) -> None:

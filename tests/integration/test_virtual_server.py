@@ -111,6 +111,27 @@ async def test_metrics_count_what_was_served() -> None:
     assert seen["fairshare_virtual_dilation_worst"] >= seen["fairshare_virtual_dilation"] >= 0
 
 
+async def test_what_was_served_is_found_in_the_prefix_cache(
+    running: Running, session: aiohttp.ClientSession
+) -> None:
+    """Full blocks of a known prompt are counted as cached, in both kinds of answer and metrics."""
+    url = f"{running.url}/v1/completions"
+    prompt = list(range(500, 540))
+    before = (await gauges(session, running.url))["vllm:prompt_tokens_cached_total"]
+    async with session.post(url, json=body(prompt=prompt)) as response:
+        first = (await events(response))[-2]
+    async with session.post(url, json=body(prompt=[*prompt, 7])) as response:
+        chunk, *_, last, _ = await events(response)
+    async with session.post(url, json=body(prompt=prompt[:20], stream=False)) as response:
+        whole = await response.json()
+    found = [
+        e["usage"]["prompt_tokens_details"]["cached_tokens"] for e in (first, chunk, last, whole)
+    ]
+    assert found == [0, 32, 32, 16]
+    after = (await gauges(session, running.url))["vllm:prompt_tokens_cached_total"]
+    assert after - before == 48
+
+
 async def test_a_client_that_leaves_ends_its_request(
     running: Running, session: aiohttp.ClientSession
 ) -> None:

@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from unittest.mock import ANY
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from fairshare.scheduling.policy import Refusal, Request, SchedulingPolicy
 from fairshare.virtual.engine import Engine, Limits, Sequence
 from fairshare.virtual.physics import Batch
-from fairshare.virtual.prefixes import BLOCK_TOKENS
+from fairshare.virtual.prefixes import BLOCK_TOKENS, block_names
 
 
 @dataclass
@@ -287,6 +288,29 @@ def test_a_prompt_that_is_known_is_not_computed_again() -> None:
     drain(served)
     assert [s.cached_tokens for s in (first, second, third)] == [0, 32, 16]
     assert served.free_blocks == served.limits.kv_blocks
+
+
+def test_a_prompt_that_is_being_computed_is_not_computed_beside_it() -> None:
+    """As in vLLM, who is admitted after another in one iteration finds that one's blocks."""
+    served = engine(budget=40)
+    requests = [prompted(name, [1, 2, 3]) for name in "ab"]
+    for request in requests:
+        served.add(request, 0.0)
+    assert step(served).batch.prompt_tokens == 40  # the first, but for its end
+    assert step(served).batch.prompt_tokens == 8 + 16  # which is computed, and b's last block
+    drain(served)
+    assert [s.cached_tokens for s in requests] == [0, 32]
+    assert served.free_blocks == served.limits.kv_blocks
+
+
+def test_a_block_is_known_by_all_that_lies_before_it() -> None:
+    """Prompts share the names of their full blocks up to the first token that differs."""
+    prompt = list(range(100))
+    names = block_names(prompt)
+    assert len(names) == 6
+    assert block_names([*prompt[:40], 7, *prompt[41:]])[:3] == (*names[:2], ANY)
+    assert not set(block_names([7, *prompt[1:]])) & set(names)
+    assert min(names) >= 0
 
 
 def test_idle_blocks_are_overwritten_the_oldest_prompt_and_its_end_first() -> None:
