@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -11,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from fairshare.devices.evidence import Evidence, Fact, facts_in
 from fairshare.errors import SpecError
 
 MIB = 1024**2
@@ -34,6 +36,7 @@ class MigProfile:
     memory_slices: int
     starts: tuple[int, ...]
     engines: tuple[int, int, int, int, int]
+    evidence: Evidence = Evidence.MEASURED
 
     @property
     def memory_bytes(self) -> int:
@@ -43,7 +46,11 @@ class MigProfile:
 
 @dataclass(frozen=True, slots=True)
 class GpuSpec:
-    """One GPU model. ``fp16_tflops`` is dense; ``memory_gb_s`` is 1e9 bytes per second."""
+    """One GPU model. ``fp16_tflops`` is dense; ``memory_gb_s`` is 1e9 bytes per second.
+
+    ``facts`` says how each figure is known. ``compared_with`` are measurements with which
+    predictions for this model were compared; where it is None they are unvalidated.
+    """
 
     name: str
     product: str
@@ -55,7 +62,9 @@ class GpuSpec:
     memory_gb_s: float
     sm_count: int
     l2_mb: float
-    evidence: str
+    facts: Mapping[str, Fact]
+    compared_with: str | None = None
+    mig_source: str | None = None
     mig_profiles: tuple[MigProfile, ...] = ()
     mig_memory_slices: int = 0
     mig_compute_slices: int = 0
@@ -91,21 +100,27 @@ def gpu_spec(name: str) -> GpuSpec:
     if raw is None:
         close = difflib.get_close_matches(name.lower(), table, n=1)
         guess = f"did you mean {close[0]}? " if close else ""
-        raise SpecError(f"there is no GPU named {name!r}", hint=f"{guess}known: {', '.join(table)}")
+        raise SpecError(
+            f"there is no GPU named {name!r}",
+            hint=f"{guess}known: {', '.join(table)}; how to add one: docs/virtual-gpu.md",
+        )
     mig = raw.get("mig", {})
+    facts = facts_in(raw)
     return GpuSpec(
         name=name.lower(),
         product=raw["product"],
         architecture=raw["architecture"],
         compute_capability=raw["compute_capability"],
-        fp16_tflops=raw["fp16_tflops"],
-        memory_bytes=raw["memory_mib"] * MIB,
-        memory_gb=raw["memory_gb"],
-        memory_gb_s=raw["memory_gb_s"],
-        sm_count=raw["sm_count"],
-        l2_mb=raw["l2_mb"],
-        evidence=raw["evidence"],
-        mig_profiles=tuple(_profile(row) for row in mig.get("profiles", ())),
+        fp16_tflops=facts["fp16_tflops"].value,
+        memory_bytes=facts["memory_mib"].value * MIB,
+        memory_gb=facts["memory_gb"].value,
+        memory_gb_s=facts["memory_gb_s"].value,
+        sm_count=facts["sm_count"].value,
+        l2_mb=facts["l2_mb"].value,
+        facts=facts,
+        compared_with=raw.get("compared_with"),
+        mig_source=mig.get("source"),
+        mig_profiles=tuple(_profile({**mig, **row}) for row in mig.get("profiles", ())),
         mig_memory_slices=mig.get("memory_slices", 0),
         mig_compute_slices=mig.get("compute_slices", 0),
         mig_toggle_needs_reset=mig.get("toggle_needs_reset", False),
@@ -132,4 +147,5 @@ def _profile(row: dict[str, Any]) -> MigProfile:
         memory_slices=row["memory"],
         starts=tuple(row["starts"]),
         engines=(copy, decode, encode, jpeg, ofa),
+        evidence=Evidence(row["evidence"]),
     )
