@@ -131,8 +131,25 @@ def series_interval(values: Sequence[float] | Floats) -> Interval | None:
     return Interval(centre - half, centre + half)
 
 
-def wilson(successes: int, total: int) -> Interval | None:
-    """Wilson's score interval of a proportion (Wilson 1927); None of nothing."""
+def difference_interval(
+    first: float, first_interval: Interval, second: float, second_interval: Interval
+) -> Interval:
+    """The interval of ``second - first`` from those of either, which know nothing of each other.
+
+    Each end moves by the root of the summed squares of the distances that could move it (MOVER,
+    Zou and Donner 2008, doi:10.1002/sim.3095). Two Student's intervals give Welch's, about.
+    """
+    change = second - first
+    down = math.hypot(second - second_interval.low, first_interval.high - first)
+    up = math.hypot(second_interval.high - second, first - first_interval.low)
+    return Interval(change - down, change + up)
+
+
+def wilson(successes: float, total: float) -> Interval | None:
+    """Wilson's score interval of a proportion (Wilson 1927); None of nothing.
+
+    Numbers need not be whole: so many independent ones that dependent ones are worth.
+    """
     if total == 0:
         return None
     z = 1.959963984540054
