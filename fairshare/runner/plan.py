@@ -135,6 +135,22 @@ def make_plan(settings: Settings) -> RunPlan:
     return RunPlan(tuple(deployments), tuple(infeasible))
 
 
+def at(cell: PlannedCell, **load: Any) -> PlannedCell:
+    """The same cell at another load or repetition: ``load`` are fields of its key."""
+    key = replace(cell.key, **load)
+    definition = {**cell.definition, "key": key}
+    seed, contents_seed = _seeds(definition["seed"], key)
+    return replace(
+        cell,
+        key=key,
+        id=key.cell_id(definition),
+        fingerprint=fingerprint(definition),
+        seed=seed,
+        contents_seed=contents_seed,
+        definition=definition,
+    )
+
+
 def plain(definition: Mapping[str, Any]) -> dict[str, Any]:
     """A definition as plain JSON values, for ``config.resolved.yaml``."""
     loaded: dict[str, Any] = orjson.loads(orjson.dumps(definition))
@@ -244,11 +260,7 @@ def _cell(
         },
         **scheduler.definition(settings.window_of(scheduler)),
     }
-    # The seed leaves the mode out: prompts differ between cells, but not between modes.
-    seed = settings.seed_of(group.scenario)
-    paired = [seed, key.scenario, key.concurrency, key.repetition, key.load_scale]
-    # Cells of several policies share servers, and one's prompts must not be in the other's cache.
-    apart = [*paired, key.policy, key.scheduling] if key.scheduling is not None else paired
+    seed, contents_seed = _seeds(settings.seed_of(group.scenario), key)
     return PlannedCell(
         key=key,
         id=key.cell_id(definition),
@@ -256,11 +268,22 @@ def _cell(
         scenario=group.scenario,
         base_dir=group.base_dir,
         tenants=tuple(tenants),
-        seed=_seed(paired),
-        contents_seed=_seed(apart),
+        seed=seed,
+        contents_seed=contents_seed,
         definition=definition,
         scheduler=scheduler,
     )
+
+
+def _seeds(seed: int, key: CellKey) -> tuple[int, int]:
+    """Of when requests come and how long they are, and of what they say.
+
+    The seed leaves the mode out: prompts differ between cells, but not between modes.
+    """
+    paired = [seed, key.scenario, key.concurrency, key.repetition, key.load_scale]
+    # Cells of several policies share servers, and one's prompts must not be in the other's cache.
+    apart = [*paired, key.policy, key.scheduling] if key.scheduling is not None else paired
+    return _seed(paired), _seed(apart)
 
 
 def _seed(of: Sequence[Any]) -> int:

@@ -9,7 +9,7 @@ import pytest
 from fairshare.errors import SpecError
 from fairshare.records import Mode
 from fairshare.runner.estimate import estimate
-from fairshare.runner.plan import RunPlan, make_plan
+from fairshare.runner.plan import RunPlan, at, make_plan
 from fairshare.runner.settings import Flags, Settings, settle
 from fairshare.spec.launcher import Engine
 from fairshare.spec.matrix import Matrix
@@ -175,3 +175,14 @@ def test_two_scenarios_of_one_name_are_refused(tmp_path: Path) -> None:
     other.write_text(Path(_scenario(tmp_path)).read_text())
     with pytest.raises(SpecError, match="two scenarios are named 's'"):
         _settle([_scenario(tmp_path), str(other)])
+
+
+def test_a_cell_at_another_load_is_the_one_that_a_plan_would_have(tmp_path: Path) -> None:
+    """A search that moves a cell to another load gets the very cell of a grid: id, seeds, all."""
+    scenario = _scenario(tmp_path, arrival=POISSON)
+    (first,) = _plan([scenario], modes=["mps"], load_scale=[1.0]).cells
+    grid = _plan([scenario], modes=["mps"], load_scale=[1.0, 2.5], num_runs=2).cells
+    moved = at(first, load_scale=2.5, repetition=2)
+    (planned,) = [cell for cell in grid if cell.key == moved.key]
+    assert moved == planned
+    assert moved.seed != first.seed
