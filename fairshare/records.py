@@ -60,6 +60,7 @@ class Mark(StrEnum):
     CLIENT_SHARED = "client-shared"
     CONTAMINATED = "contaminated"
     UNVALIDATED = "unvalidated"
+    IMPOSSIBLE = "impossible"  # beyond what the device can do; see docs/plausibility.md
     FOREIGN = "measured by others"
 
 

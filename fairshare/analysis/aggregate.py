@@ -46,7 +46,7 @@ _SHARES = frozenset(
 _HIDDEN_BY_CUTS = frozenset(
     {"wasted_share"} | {f"{name}_{stat}_s" for name in INTERACTION_TIMES for stat in STATS}
 )
-_Figures = tuple[Mapping[str, float | int | None], Mapping[str, Interval]]
+Figures = tuple[Mapping[str, float | int | None], Mapping[str, Interval]]
 """Numbers of one run by name, and the intervals that it carries."""
 
 
@@ -105,6 +105,11 @@ class Row:
         """The mode as shown to people, with the policy where one decides."""
         return mode_label(self.label, self.policy, self.scheduling)
 
+    @property
+    def competes(self) -> bool:
+        """Whether it can be best: not the baseline, nor what no device can have done."""
+        return self.mode is not Mode.EXCLUSIVE and Mark.IMPOSSIBLE not in self.marks
+
     def value(self, name: str) -> float | None:
         """The mean of a metric; None where it was not measured."""
         return self.estimates[name].value if name in self.estimates else None
@@ -159,14 +164,14 @@ def _row(cells: list[CellAnalysis], tenant: str | None) -> Row:
         repetitions=len(found),
         marks=tuple(dict.fromkeys(mark for cell, _ in found for mark in cell.marks)),
         notes=tuple(dict.fromkeys(note for cell, _ in found for note in cell.result.notes)),
-        estimates=_estimates([_figures(cell, row) for cell, row in found]),
+        estimates=_estimates([figures_of(cell, row) for cell, row in found]),
         errors=errors,
         few_for_p99=any(row.completed < ENOUGH_FOR_P99 for _, row in found),
         apps=_apps([row for _, row in found]),
     )
 
 
-def _figures(cell: CellAnalysis, row: TenantMetrics) -> _Figures:
+def figures_of(cell: CellAnalysis, row: TenantMetrics) -> Figures:
     """All numbers of one tenant (or the total) in one cell, with their intervals."""
     numbers, within = row.values(), dict(row.intervals)
     if row.tenant is None and cell.fairness is not None:
@@ -188,7 +193,7 @@ def _apps(found: Sequence[TenantMetrics]) -> dict[str, dict[str, Estimate]]:
     }
 
 
-def _estimates(cells: Sequence[_Figures]) -> dict[str, Estimate]:
+def _estimates(cells: Sequence[Figures]) -> dict[str, Estimate]:
     samples: dict[str, list[float]] = {}
     intervals: dict[str, Interval] = {}
     for numbers, within in cells:
@@ -227,14 +232,14 @@ def _estimate(name: str, values: list[float], within: Interval | None) -> Estima
 
 
 def _with_best(made: list[Row]) -> list[Row]:
-    """Mark what is best beyond doubt; the baseline does not compete."""
-    rivals: dict[tuple[Setting, str | None], list[Row]] = {}
+    """Mark what is best beyond doubt; only figures of one origin compete."""
+    rivals: dict[tuple[Setting, str | None, Provenance], list[Row]] = {}
     for row in made:
-        if row.mode is not Mode.EXCLUSIVE:
-            rivals.setdefault((row.setting, row.tenant), []).append(row)
+        if row.competes:
+            rivals.setdefault((row.setting, row.tenant, row.provenance), []).append(row)
     return [
-        _marked(row, [other for other in rivals[row.setting, row.tenant] if other is not row])
-        if row.mode is not Mode.EXCLUSIVE
+        _marked(row, [o for o in rivals[row.setting, row.tenant, row.provenance] if o is not row])
+        if row.competes
         else row
         for row in made
     ]

@@ -12,21 +12,26 @@ from fairshare.analysis.decisions import read_decisions
 from fairshare.analysis.fairness import fairness_over_time, with_tenants
 from fairshare.analysis.metrics import tenant_metrics
 from fairshare.analysis.model import Analysis, CellAnalysis, TenantMetrics
+from fairshare.analysis.plausibility import plausibility
 from fairshare.analysis.slowdown import slowdowns
+from fairshare.analysis.violations import NOTHING_ASSUMED, Assumed
 from fairshare.records import CellStatus, Mark, Mode
 from fairshare.results import ResultStore, StoredCell, layout
 from fairshare.units import NS_PER_S
 
 
-def analyze(store: ResultStore) -> Analysis:
+def analyze(store: ResultStore, assumed: Assumed = NOTHING_ASSUMED) -> Analysis:
     """Compute everything from the raw records of ``store``.
+
+    ``assumed`` is what figures are held against where the folder does not say.
 
     Raises:
         ResultsError: a damaged cell.
+        SpecError: what is assumed is not in the catalogue.
     """
     stored = store.cells()
     repeated = _repetitions(stored)
-    cells = [_analyze_cell(cell, repeated) for cell in stored]
+    cells = [_analyze_cell(cell, repeated, assumed) for cell in stored]
     slowed = slowdowns(cells)
     return Analysis(
         name=str(store.matrix.get("name") or store.dir.resolve().name),
@@ -57,7 +62,7 @@ def window_s(stored: StoredCell) -> tuple[float, float] | None:
     return window[0] / NS_PER_S, window[1] / NS_PER_S
 
 
-def _analyze_cell(stored: StoredCell, repeated: set[object]) -> CellAnalysis:
+def _analyze_cell(stored: StoredCell, repeated: set[object], assumed: Assumed) -> CellAnalysis:
     result = stored.result
     marks = list(dict.fromkeys(result.marks))
     window = window_s(stored)
@@ -66,6 +71,9 @@ def _analyze_cell(stored: StoredCell, repeated: set[object]) -> CellAnalysis:
     if _group(stored) not in repeated and Mark.WEAK_EVIDENCE not in marks:
         marks.append(Mark.WEAK_EVIDENCE)
     requests, tenants = cell_requests(stored)
+    possible = plausibility(stored, requests, window, assumed)
+    if possible.violations:
+        marks.append(Mark.IMPOSSIBLE)
     run_s = None if result.end_ns is None else result.end_ns / NS_PER_S
     rows = tenant_metrics(requests, window, tenants, run_s)
     alone = result.key.mode is Mode.EXCLUSIVE
@@ -89,6 +97,7 @@ def _analyze_cell(stored: StoredCell, repeated: set[object]) -> CellAnalysis:
         else None,
         series=compared[1] if compared else None,
         decisions=decisions,
+        plausibility=possible,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Self
 from fairshare.analysis.arrays import Floats
 from fairshare.analysis.decisions import Decisions
 from fairshare.analysis.stats import Interval, mean, percentile
+from fairshare.analysis.violations import NOTHING_FOUND, Plausibility
 from fairshare.records import CellResult, CellStatus, Mark
 
 LATENCIES = ("ttft", "tpot", "itl", "e2e")
@@ -263,6 +264,8 @@ class CellAnalysis:
     """None of a tenant alone."""
     decisions: Decisions | None = None
     """None where no scheduler wrote down what it decided."""
+    plausibility: Plausibility = NOTHING_FOUND
+    """What cannot be of it; nothing of a cell without figures."""
 
     def rows(self) -> list[TenantMetrics]:
         """The tenants, then the total where there is one."""

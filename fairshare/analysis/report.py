@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -60,6 +61,8 @@ def render(
         tables=tables,
         interactions=interactions,
         policies=policies,
+        impossible=[cell for cell in analysis.measured if cell.plausibility.violations],
+        unchecked=_unchecked(analysis),
         findings={visible(setting.label): some for setting, some in findings},
         figures=figures,
         outcomes=outcomes,
@@ -92,6 +95,12 @@ def _badges(analysis: Analysis) -> list[str]:
     provenance = {cell.result.provenance.value: None for cell in analysis.measured}
     marks = {mark.value: None for cell in analysis.measured for mark in cell.marks}
     return [*provenance, *marks]
+
+
+def _unchecked(analysis: Analysis) -> dict[str, int]:
+    """Why cells were not held against a device's limits, and how many for each reason."""
+    reasons = (cell.plausibility.unchecked for cell in analysis.measured)
+    return Counter(reason for reason in reasons if reason is not None)
 
 
 def _facts(value: object, name: str = "") -> Iterator[tuple[str, str]]:

@@ -68,6 +68,7 @@ DEFINITIONS = {
     "the rest",
     "wasted_tokens": "prompt and output tokens of all calls of failed interactions; wasted_share: "
     "over those of completed and failed ones; cut_tokens: of those that were cut",
+    "impossible": "what the device cannot have done, with the arithmetic: docs/plausibility.md",
     "percentile": "linear interpolation between order statistics",
     "interval": "95 %: across repetitions Student's t; within one run order statistics and "
     "a circular block bootstrap (latency), batch means (rates, jain), Wilson (attainment)",
@@ -79,18 +80,24 @@ def summary_csv(analysis: Analysis) -> bytes:
 
     ``row`` tells which; applications have lines where a tenant's interactions are of several.
     """
-    lines: list[dict[str, Any]] = []
-    for cell in analysis.cells:
-        found = cell.rows()
-        lines += [_line(cell, metrics) for metrics in found] if found else [_line(cell, None)]
-        lines += [line for metrics in found for line in _app_lines(cell, metrics)]
+    lines = summary_lines(analysis)
     names = list(dict.fromkeys(name for line in lines for name in line)) or ["cell"]
     text = io.StringIO()
     writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
     writer.writeheader()
     for line in lines:
-        writer.writerow({name: _csv_value(value) for name, value in line.items()})
+        writer.writerow({name: plain_text(value) for name, value in line.items()})
     return text.getvalue().encode()
+
+
+def summary_lines(analysis: Analysis) -> list[dict[str, Any]]:
+    """The lines of ``summary.csv`` as values by column; a line need not have all columns."""
+    lines: list[dict[str, Any]] = []
+    for cell in analysis.cells:
+        found = cell.rows()
+        lines += [_line(cell, metrics) for metrics in found] if found else [_line(cell, None)]
+        lines += [line for metrics in found for line in _app_lines(cell, metrics)]
+    return lines
 
 
 def summary_json(analysis: Analysis, made: Sequence[Row]) -> bytes:
@@ -128,12 +135,13 @@ def _identity(cell: CellAnalysis) -> dict[str, Any]:
         "notes": result.notes,
         "reason": result.reason,
         "window_s": cell.window_s,
+        "impossible": [str(violation) for violation in cell.plausibility.violations],
     }
 
 
 def _flat_identity(cell: CellAnalysis) -> dict[str, Any]:
     line = _identity(cell)
-    return line | {name: "; ".join(line[name]) for name in ("marks", "notes")}
+    return line | {name: "; ".join(line[name]) for name in ("marks", "notes", "impossible")}
 
 
 def _line(cell: CellAnalysis, metrics: TenantMetrics | None) -> dict[str, Any]:
@@ -159,7 +167,7 @@ def _app_lines(cell: CellAnalysis, metrics: TenantMetrics) -> list[dict[str, Any
     ]
 
 
-def _csv_value(value: Any) -> Any:
+def plain_text(value: Any) -> Any:
     """Text that a spreadsheet would run as a formula is quoted as text."""
     if isinstance(value, str) and value.startswith(_SPREADSHEET_FORMULA):
         return f"'{value}"
@@ -175,6 +183,7 @@ def _cell(cell: CellAnalysis) -> dict[str, Any]:
         "slowdown": cell.slowdown,
         "shares": cell.result.shares,
         "client": cell.result.client,
+        "plausibility": asdict(cell.plausibility),
     }
 
 

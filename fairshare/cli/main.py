@@ -26,6 +26,8 @@ COMMANDS = {
     "analyze": ("results", "Rebuild the summary of a result folder from its raw records."),
     "plot": ("results", "Rebuild the figures of a result folder."),
     "report": ("results", "Rebuild the HTML report of a result folder."),
+    "compare": ("compare", "Hold result folders against each other, for people and for CI."),
+    "plausible": ("plausible", "Say which figures a device cannot have reached, and why."),
     "import": ("exchange", "Bring in results of other tools, to analyse them in the same way."),
     "list": ("catalog", "List scenarios, launchers, matrices, devices, models."),
     "validate": ("catalog", "Check YAML files without running anything."),

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fairshare.analysis.pipeline import BuiltAnalysis
-from fairshare.analysis.table import BEST, FEW
+from fairshare.analysis.table import BEST, FEW, visible
 from fairshare.analysis.table import Table as AnalysisTable
 from fairshare.errors import ExitCode
 from fairshare.records import CellStatus
@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # to show an analysis needs nothing that runs one
 
 _PIPE_WIDTH = 160
 _MOST_TENANTS = 40
+_MOST_VIOLATIONS = 12
 # What a narrow terminal can do without, least missed first; the page has everything.
 _DISPENSABLE = (
     *("pauses", "calls", "wasted tok", "begun"),  # of interactions
@@ -49,6 +50,7 @@ def show_analysis(built: BuiltAnalysis) -> None:
     if left_out:
         console.print(Text(f"left out for lack of width: {', '.join(sorted(left_out))}"))
     _show_reservations(console, built)
+    _show_impossible(console, built)
     _show_paths(console, built)
 
 
@@ -102,6 +104,19 @@ def _show_reservations(console: Console, built: BuiltAnalysis) -> None:
     if any(cell.few for row in rows for cell in row.figures):
         what = "requests or interactions" if built.interactions else "requests"
         console.print(Text(f"{FEW} P99 of fewer than 100 {what}: close to their maximum"))
+
+
+def _show_impossible(console: Console, built: BuiltAnalysis) -> None:
+    """What cannot be, before anything else is believed."""
+    found = [(cell, v) for cell in built.analysis.cells for v in cell.plausibility.violations]
+    if not found:
+        return
+    console.print(Text("impossible figures:", style="bold red"))
+    for cell, violation in found[:_MOST_VIOLATIONS]:
+        console.print(Text(f"  {visible(cell.result.id)}"))
+        console.print(Text(f"      {visible(str(violation))}"), soft_wrap=True)
+    if (more := len(found) - _MOST_VIOLATIONS) > 0:
+        console.print(Text(f"  and {more} more (summary.json has them all)"))
 
 
 def _show_paths(console: Console, built: BuiltAnalysis) -> None:

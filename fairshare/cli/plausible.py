@@ -1,0 +1,92 @@
+"""plausible: figures of anybody held against what the device can do."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fairshare.cli.options import TEXT
+
+if TYPE_CHECKING:
+    from fairshare.analysis.claims import Judged
+    from fairshare.analysis.model import CellAnalysis
+
+
+@click.command("plausible")
+@click.argument("place", metavar="TABLE|FOLDER", type=click.Path(path_type=Path))
+@click.option("--device", type=TEXT, metavar="NAME", help="Hold FOLDER against this GPU.")
+@click.option("--model", type=TEXT, metavar="NAME", help="Hold FOLDER against this model's size.")
+def plausible_command(place: Path, device: str | None, model: str | None) -> None:
+    """Say which figures cannot be, and show the arithmetic.
+
+    TABLE is a CSV file of figures that somebody states (docs/plausibility.md lists its columns);
+    FOLDER is a result folder. Peaks of the device are taken whole, so what lies beyond them is a
+    contradiction. The exit code is 1 where anything is impossible.
+    """
+    if place.is_dir():
+        found = _of_folder(place, device, model)
+    elif device or model:
+        raise click.UsageError("--device and --model are of a folder: a table names them itself")
+    else:
+        found = _of_table(place)
+    if found:
+        sys.exit(1)
+
+
+def _of_table(path: Path) -> int:
+    """Print each row; returns how many are impossible."""
+    from fairshare.analysis.claims import judge_table
+
+    judged = judge_table(path)
+    for row in judged:
+        _show_row(row)
+    impossible = sum(bool(row.violations) for row in judged)
+    click.echo(f"{impossible} of {len(judged)} rows are impossible")
+    return impossible
+
+
+def _show_row(row: Judged) -> None:
+    from fairshare.analysis.table import visible
+
+    claim = row.claim
+    bits = f", {claim.weight_bits:g}-bit weights" if claim.weight_bits != 16 else ""
+    what = visible(f"{claim.name} ({claim.model} on {claim.device}{bits})").replace("\n", " ")
+    verdict = "IMPOSSIBLE" if row.violations else "possible" if row.kept else "nothing to check"
+    click.echo(f"{verdict}: {what}")
+    for violation in row.violations:
+        click.echo(f"    {violation}")
+    for text in row.contradictions:
+        click.echo(f"    its figures contradict each other: {text}")
+    for text in row.kept:
+        click.echo(f"    keeps {text}")
+
+
+def _of_folder(folder: Path, device: str | None, model: str | None) -> int:
+    """Print each impossible cell; returns how many there are."""
+    from fairshare.analysis.analyze import analyze
+    from fairshare.analysis.violations import Assumed
+    from fairshare.results import ResultStore
+
+    cells = analyze(ResultStore.open(folder), Assumed(device, model)).measured
+    impossible = [cell for cell in cells if cell.plausibility.violations]
+    for cell in impossible:
+        _show_cell(cell)
+    click.echo(f"{len(impossible)} of {len(cells)} measured cells are impossible")
+    reasons: dict[str, int] = {}
+    for cell in cells:
+        if (reason := cell.plausibility.unchecked) is not None:
+            reasons[reason] = reasons.get(reason, 0) + 1
+    for reason, count in reasons.items():
+        click.echo(f"{count} not held against a device: {reason} (name it: --device, --model)")
+    return len(impossible)
+
+
+def _show_cell(cell: CellAnalysis) -> None:
+    from fairshare.analysis.table import visible
+
+    click.echo(f"IMPOSSIBLE: {visible(cell.result.id)}")
+    for violation in cell.plausibility.violations:
+        click.echo(f"    {visible(str(violation))}")
