@@ -26,6 +26,7 @@ from fairshare.load.messages import (
     Failed,
     Go,
     Hello,
+    InFlight,
     Order,
     Phase,
     Records,
@@ -33,6 +34,7 @@ from fairshare.load.messages import (
     receive,
     send,
 )
+from fairshare.load.pulse import OnPulse
 from fairshare.load.transports import DEFAULT_TRANSPORT
 from fairshare.processes.scope import RunScope
 from fairshare.processes.spawn import ManagedProcess
@@ -53,17 +55,21 @@ class _Worker:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     on_phase: Callable[[str], None] = lambda _name: None
+    on_pulse: OnPulse = lambda _requests: None
     report: DriveReport | None = None
 
     async def get(self) -> Any:
-        """The next message but those that begin a phase, which are passed on.
+        """The next message but those that begin a phase or tell of it, which are passed on.
 
         Raises:
             FairshareError: the process ended.
             Exception: what ended its drive.
         """
-        while isinstance(message := await receive(self.reader), Phase):
-            self.on_phase(message.name)
+        while isinstance(message := await receive(self.reader), Phase | InFlight):
+            if isinstance(message, Phase):
+                self.on_phase(message.name)
+            else:
+                self.on_pulse(message.requests)
         if isinstance(message, Failed):
             raise message.error
         if message is None:
@@ -88,6 +94,7 @@ async def drive_in_processes(
     scope: RunScope,
     stop: asyncio.Event,
     on_window: Callable[[str], None] | None = None,
+    on_pulse: OnPulse | None = None,
     transport: TransportKind = DEFAULT_TRANSPORT,
 ) -> DriveReport:
     """As :func:`fairshare.load.driver.drive`, with the tenants spread over ``processes``.
@@ -106,6 +113,9 @@ async def drive_in_processes(
     async with _workers(len(crews), scope) as workers:
         if on_window is not None:
             workers[0].on_phase = on_window  # one voice is enough
+        if on_pulse is not None:
+            for worker in workers:
+                worker.on_pulse = on_pulse
         for worker, crew in zip(workers, crews, strict=True):
             send(worker.writer, Order(crew, timing, transport))
         for worker in workers:

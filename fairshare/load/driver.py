@@ -15,6 +15,7 @@ from fairshare.load.descriptors import allow_many_connections
 from fairshare.load.flights import Flights, Sink
 from fairshare.load.lane import Lane
 from fairshare.load.load import DriveReport, TenantLoad, adjusted_requests
+from fairshare.load.pulse import OnPulse, Pulse
 from fairshare.load.selfcheck import SelfCheck
 from fairshare.load.senders import ClosedSender, ScheduledSender, Sender
 from fairshare.load.transport import Transport
@@ -35,6 +36,7 @@ async def drive(
     *,
     stop: asyncio.Event,
     on_window: Callable[[str], None] | None = None,
+    on_pulse: OnPulse | None = None,
     transport: TransportKind = DEFAULT_TRANSPORT,
     barrier: Callable[[], Awaitable[int]] | None = None,
 ) -> DriveReport:
@@ -42,8 +44,9 @@ async def drive(
 
     ``sink`` gets each record when it is complete. ``stop`` ends it early: nothing more is sent,
     what is in flight is cancelled (UNFINISHED, or its own error if that comes first). ``on_window``
-    is told ``warmup``, ``measure`` and ``drain`` as they begin. ``barrier`` is asked, once all is
-    ready, for the moment (monotonic) on which all start; without it that is soon.
+    is told ``warmup``, ``measure`` and ``drain`` as they begin, ``on_pulse`` every two seconds how
+    many requests of each tenant are in flight. ``barrier`` is asked, once all is ready, for the
+    moment (monotonic) on which all start; without it that is soon.
 
     Raises:
         SpecError: a request has no prompt in the form that its server takes.
@@ -68,10 +71,13 @@ async def drive(
         watch = asyncio.create_task(stop.wait())
         watch.add_done_callback(lambda task: None if task.cancelled() else conductor.stop())
         stack.callback(watch.cancel)
+        pulse = Pulse(on_pulse, check.in_flight)
+        stack.callback(pulse.end)
         stack.push_async_callback(_land_all, flights, senders)
         for url, connection_count in _connections(loads).items():
             await transports[url].prepare(connection_count)
         with collection_paused():
+            pulse.begin()
             await conductor.run()
     if flights.error is not None:
         raise flights.error

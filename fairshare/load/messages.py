@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +56,13 @@ class Phase:
     """A part of the cell begins."""
 
     name: str
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """How many requests the worker's tenants have in flight, now and then."""
+
+    requests: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,6 +97,10 @@ class SelfCheck:
         """A request is in flight no more."""
         self._shares[tenant].flying -= 1
 
+    def in_flight(self) -> dict[str, int]:
+        """How many requests of each tenant are in flight now."""
+        return {tenant: share.flying for tenant, share in self._shares.items()}
+
     def add(self, record: RequestRecord, *, scheduled: bool) -> None:
         """Account for a complete record; ``scheduled`` says that it was an open-loop request."""
         share = self._shares[record.tenant]

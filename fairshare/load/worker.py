@@ -15,6 +15,7 @@ from fairshare.load.messages import (
     Failed,
     Go,
     Hello,
+    InFlight,
     Order,
     Phase,
     Ready,
@@ -69,6 +70,7 @@ async def _obey(order: Order, reader: asyncio.StreamReader, writer: asyncio.Stre
             mail.add,
             stop=stop,
             on_window=lambda phase: send(writer, Phase(phase)),
+            on_pulse=lambda requests: send(writer, InFlight(requests)),
             transport=order.transport,
             barrier=barrier,
         )

@@ -32,6 +32,7 @@ from fairshare.runner.foreign import ForeignWatch
 from fairshare.runner.gateway import Gateway, gateway_for
 from fairshare.runner.loads import cell_loads
 from fairshare.runner.plan import PlannedCell
+from fairshare.runner.progress import CellProgress, LastSample
 from fairshare.runner.settings import Settings
 from fairshare.serving.fleet import Fleet
 from fairshare.serving.metrics import MetricsScraper
@@ -156,8 +157,12 @@ async def _measure(
     account: Account,
     watch: ForeignWatch,
 ) -> DriveReport:
+    gpu = None if context.sampler is None else LastSample(context.sampler)
+    progress = CellProgress(cell.id, cell.tenants, context.events, gpu)
+
     def sink(record: RequestRecord) -> None:
         account.add(record)
+        progress.add(record)
         writer.append(record)
 
     def on_window(phase: str) -> None:
@@ -167,7 +172,7 @@ async def _measure(
     async with AsyncExitStack() as stack:
         gateway = await stack.enter_async_context(_gateway(cell, context, writer))
         loads = cell_loads(cell, context.plan, context.fleet, context.settings, gateway)
-        await stack.enter_async_context(_telemetry(context, writer, gateway))
+        await stack.enter_async_context(_telemetry(context, writer, gateway, gpu))
         if context.sampler is not None:  # else the device has no list of who computes on it
             await stack.enter_async_context(watch.watching(TELEMETRY_INTERVAL_S))
         halt = await stack.enter_async_context(_halt(context, gateway))
@@ -177,6 +182,7 @@ async def _measure(
             sink,
             stop=halt,
             on_window=on_window,
+            on_pulse=progress.pulse,
             transport=context.settings.matrix.transport,
         )
         if gateway is not None and gateway.died.is_set():
@@ -265,13 +271,13 @@ async def _halt(context: CellContext, gateway: Gateway | None) -> AsyncIterator[
 
 @asynccontextmanager
 async def _telemetry(
-    context: CellContext, writer: CellWriter, gateway: Gateway | None
+    context: CellContext, writer: CellWriter, gateway: Gateway | None, gpu: GpuSampler | None
 ) -> AsyncIterator[None]:
     epoch_ns = time.monotonic_ns()
     async with AsyncExitStack() as stack:
-        if context.sampler is not None:
+        if gpu is not None:
             reason = await stack.enter_async_context(
-                record_gpu(context.sampler, writer.dir / layout.GPU, epoch_ns, TELEMETRY_INTERVAL_S)
+                record_gpu(gpu, writer.dir / layout.GPU, epoch_ns, TELEMETRY_INTERVAL_S)
             )
             if reason is not None:
                 context.events.emit("telemetry.absent", reason=reason)

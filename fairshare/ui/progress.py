@@ -1,29 +1,36 @@
-"""A line on the terminal for each thing that happens in a sweep."""
+"""A line for each thing that happens in a sweep, and one a minute that says how it is going."""
 
 from __future__ import annotations
 
-import os
-import sys
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
 
+from fairshare.ui.course import Course
 from fairshare.units import format_duration
 
 Event = Mapping[str, Any]
+Say = Callable[..., None]
+"""``say(text, fg=colour, bold=..., nl=...)``, as ``click.secho``."""
 _LONGEST_REASON = 160
 
 
 class Progress:
-    """Listens to events and says what is going on, one plain line at a time."""
+    """Listens to events and says what is going on, one plain line at a time.
 
-    def __init__(self) -> None:
-        self._cells = 0
-        self._finished = 0
-        self._say: dict[str, Callable[[Event], None]] = {
+    ``ahead``: a cell is named when it begins, and its line is ended when it is over.
+    """
+
+    def __init__(self, say: Say = click.secho, *, ahead: bool = True) -> None:
+        self.course = Course()
+        self._say = say
+        self._ahead = ahead
+        self._open_line = ""
+        self._known: dict[str, Callable[[Event], None]] = {
             "run.cleaned": self._cleaned,
-            "sweep.started": self._begun,
+            "sweep.resumed": self._resumed,
             "deployment.started": self._deployment,
             "server.ready": self._ready,
             "cell.started": self._started,
@@ -34,55 +41,75 @@ class Progress:
 
     def __call__(self, event: Event) -> None:
         """Print the event, if a person would want to know."""
-        if (say := self._say.get(event["event"])) is None:
-            return
-        try:
-            say(event)
-        except OSError:
-            # The terminal was closed, or the reader of the pipe went away. Measurements and
-            # cleaning up go on; what is still said goes nowhere.
-            with open(os.devnull, "wb") as nowhere:  # noqa: PTH123  (a device, not a path of ours)
-                os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        if (known := self._known.get(event["event"])) is not None:
+            known(event)
+        self.course.take(event)
+
+    def tell(self) -> None:
+        """How it is going now, on one line with the time of day."""
+        now_t = time.time()
+        self._interrupt()
+        clock = time.strftime("%H:%M:%S", time.localtime(now_t))
+        self._say(f"  {clock}  {self.course.summary(now_t)}")
+
+    def _interrupt(self) -> None:
+        """End a line that waits for its end: it is said again then."""
+        if self._open_line:
+            self._say("")
+            self._open_line = ""
 
     def _cleaned(self, event: Event) -> None:
-        click.echo(f"cleaned up after a killed run ({event['run']})")
+        self._say(f"cleaned up after a killed run ({event['run']})")
         for problem in event["failed"]:
-            click.secho(f"  {problem}", fg="yellow")
+            self._say(f"  {problem}", fg="yellow")
 
     def _not_undone(self, event: Event) -> None:
-        click.secho(f"not put back: {event['problem']}", fg="red")
-        click.echo("fairshare clean tries it again")
+        self._say(f"not put back: {event['problem']}", fg="red")
+        self._say("fairshare clean tries it again")
 
-    def _begun(self, event: Event) -> None:
-        self._cells = event["cells"]
+    def _resumed(self, event: Event) -> None:
+        kept, failed = event["kept"], len(event["kept_failed"])
+        again = f" ({failed} of them failed; --retry-failed runs these again)" if failed else ""
+        self._say(f"{kept} cells are there already{again}")
+        for name in event["superseded"]:
+            self._say(f"  measured anew: {name} (as it was: in superseded/)")
 
     def _deployment(self, event: Event) -> None:
         count = len(event["cells"])
-        click.secho(f"{event['deployment']}: {count} cell{'s' * (count != 1)}", bold=True)
+        self._say(f"{event['deployment']}: {count} cell{'s' * (count != 1)}", bold=True)
 
     def _ready(self, event: Event) -> None:
         start = f"{'cold' if event.get('cold') else 'warm'} start"
         took = format_duration(event.get("start_s") or 0.0)
-        click.echo(f"  server {event.get('server')} ready after {took} ({start})")
+        self._say(f"  server {event.get('server')} ready after {took} ({start})")
 
     def _started(self, event: Event) -> None:
-        click.echo(f"  [{self._finished + 1}/{self._cells}] {event['cell']}", nl=False)
+        if self._ahead:
+            self._open_line = self._name(event["cell"])
+            self._say(self._open_line, nl=False)
+
+    def _name(self, cell: str) -> str:
+        return f"  [{self.course.done + 1}/{self.course.cells}] {cell}"
 
     def _done(self, event: Event) -> None:
         status, reason = event["status"], event.get("reason")
-        self._finished += status != "infeasible"  # those are not among the cells to run
+        begun = self.course.cell is not None
+        name = self._name(event["cell"]) if begun and not self._open_line else ""
         if status == "ok":
-            click.secho("  ok" + (f" ({reason})" if reason else ""), fg="green")
+            self._say(f"{name}  ok" + (f" ({reason})" if reason else ""), fg="green")
         elif status == "infeasible":
-            click.secho(f"  infeasible: {event['cell']}: {reason}", fg="yellow")
+            self._say(f"  infeasible: {event['cell']}: {reason}", fg="yellow")
         else:
             first_line = str(reason).partition("\n")[0]  # the last screen has all of it
-            click.secho(f"  {event['cell']}: {status}: {_shortened(first_line)}", fg="red")
+            told = f"{status}: {_shortened(first_line)}"
+            self._say(f"{name}  {told}" if name else f"  {event['cell']}: {told}", fg="red")
+        self._open_line = ""
 
     def _stopping(self, event: Event) -> None:
-        click.echo(f"\nstopping {event['how']}; everything is put back before this ends")
+        self._interrupt()
+        self._say(f"stopping {event['how']}; everything is put back before this ends")
         if event["how"] != "at once":
-            click.echo("(Ctrl-C again kills the servers instead of asking them)")
+            self._say("(Ctrl-C again kills the servers instead of asking them)")
 
 
 def _shortened(line: str) -> str:
