@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from fairshare.analysis.stats import Interval, wilson
@@ -69,6 +69,18 @@ def axis_of(key: CellKey, *, open_loop: bool) -> Axis | None:
     if open_loop:
         return Axis.LOAD_SCALE
     return None if key.concurrency is None else Axis.CONCURRENCY
+
+
+def load_of(key: CellKey, axis: Axis) -> float:
+    """Where on the axis a cell lies."""
+    return key.load_scale if axis is Axis.LOAD_SCALE else float(key.concurrency or 1)
+
+
+def subject_of(key: CellKey, axis: Axis) -> CellKey:
+    """What the cells of one search have in common."""
+    if axis is Axis.LOAD_SCALE:
+        return replace(key, repetition=1, load_scale=1.0)
+    return replace(key, repetition=1, concurrency=None)
 
 
 def attainment(tallies: Sequence[Tally]) -> Interval:

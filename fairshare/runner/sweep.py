@@ -21,14 +21,15 @@ from fairshare.processes.labelled import spawned
 from fairshare.processes.scope import RunScope, Watched, run_scope
 from fairshare.records import CellResult, CellStatus, mode_label
 from fairshare.results.files import writing
-from fairshare.results.layout import SCHEDULING, SERVERS
-from fairshare.results.store import ResultStore
+from fairshare.results.layout import SCHEDULING, SERVERS, cell_folder
+from fairshare.results.store import ResultStore, StoredCell
 from fairshare.results.writer import CellWriter
 from fairshare.runner.budget import Budget
 from fairshare.runner.cell import CellContext, blank_result, run_cell
 from fairshare.runner.outcome import Outcome
 from fairshare.runner.plan import Deployment, PlannedCell, RunPlan, partitioner_of, plain
 from fairshare.runner.scheduling import policy_failure
+from fairshare.runner.search import KneeHunt
 from fairshare.runner.settings import Settings
 from fairshare.runner.trial import failing_modes
 from fairshare.serving.aftermath import memory_returned
@@ -49,7 +50,10 @@ class _Stage:
 
 
 class Sweep:
-    """Runs a plan into a result folder. ``stop`` ends it early: the cell in flight is lost."""
+    """Runs a plan into a result folder. ``stop`` ends it early: the cell in flight is lost.
+
+    With a ``hunt`` the plan holds the first cells of searches, and each says what comes after it.
+    """
 
     def __init__(
         self,
@@ -60,12 +64,15 @@ class Sweep:
         watch: Watched,
         *,
         budget: Budget | None = None,
+        hunt: KneeHunt | None = None,
     ) -> None:
         self.settings = settings
         self.store = store
         self.events = events
         self.stop = stop
         self._budget = budget or Budget(math.inf, settings.launcher.engine)
+        self._hunt = hunt
+        self._planned: list[PlannedCell] = []
         self._spent = False
         self.outcome = Outcome(starts=list(store.matrix.get("starts", ())))
         self._api_key = secrets.token_urlsafe(24)
@@ -90,6 +97,7 @@ class Sweep:
             self._scope = scope
             if trial:
                 plan = await self._tried(plan, scope)
+            self._planned = plan.cells
             stage = _Stage(scope, self._sampler(stack))
             for deployment in plan.deployments:
                 if not self._goes_on(deployment, deployment.cells[0]):
@@ -99,7 +107,7 @@ class Sweep:
                 self._budget.deployed(deployment)
         self.outcome.stopped = self.stop.is_set()
         if self._spent:
-            self._tell_left(plan)
+            self._tell_left()
         return self.outcome
 
     async def _tried(self, plan: RunPlan, scope: RunScope) -> RunPlan:
@@ -126,9 +134,9 @@ class Sweep:
     def _ending(self) -> bool:
         return self.stop.is_set() or self._spent
 
-    def _tell_left(self, plan: RunPlan) -> None:
+    def _tell_left(self) -> None:
         settled = {result.id for result in self.outcome.results}
-        self.outcome.left = [cell.id for cell in plan.cells if cell.id not in settled]
+        self.outcome.left = [cell.id for cell in self._planned if cell.id not in settled]
         self.events.emit("budget.spent", left=self.outcome.left, next_s=self.outcome.next_s)
 
     async def kill_processes(self) -> None:
@@ -210,7 +218,8 @@ class Sweep:
                 self._budget.begins()
                 await self._cell(left[0], context, logs)
                 self._budget.ended(left[0])
-                left.pop(0)  # only now: a cell that was cut off is not done
+                ended = left.pop(0)  # only now: a cell that was cut off is not done
+                left += self._found_next(ended)
 
     def _context(
         self,
@@ -270,6 +279,16 @@ class Sweep:
         if result.status is CellStatus.OK and (failure := policy_failure(*told)) is not None:
             result.status, result.reason = CellStatus.FAILED, failure
         self._close(writer, result)
+
+    def _found_next(self, cell: PlannedCell) -> list[PlannedCell]:
+        """The cell that a search wants after this one, if any."""
+        result = self.outcome.results[-1]
+        if self._hunt is None or result.status is CellStatus.INTERRUPTED:
+            return []
+        stored = StoredCell(self.store.cells_dir / cell_folder(cell.id), result)
+        found = self._hunt.after(cell, stored)
+        self._planned = [*self._planned, *found]
+        return found
 
     def _close(self, writer: CellWriter, result: CellResult) -> None:
         """File the result under what became of it, and tell whoever listens."""

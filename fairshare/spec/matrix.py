@@ -10,6 +10,7 @@ from fairshare.records import Mode, Scheduling, TransportKind
 from fairshare.spec.base import Name, PositiveFloat, PositiveSeconds, Seconds, Spec
 from fairshare.spec.mig import MigSpec
 from fairshare.spec.policy import Policy, PolicySpec
+from fairshare.spec.search import KNEE_RUNS, KneeSearch, Search
 from fairshare.spec.sharing import MpsSpec, TimesliceSpec
 
 
@@ -51,6 +52,8 @@ class Matrix(Spec):
     """What carries the requests: stream (the more exact one), aiohttp, in-process (vLLM alone)."""
     load_processes: int = Field(1, ge=1, le=256)
     """Over how many processes the load is spread; a tenant belongs to one of them."""
+    search: Search | None = None
+    """Look for an answer instead of measuring a grid: the knee, or the best split of the device."""
     seed: int | None = Field(None, ge=0)
     warmup_s: Seconds | None = None
     window_s: PositiveSeconds | None = None
@@ -71,4 +74,22 @@ class Matrix(Spec):
                 raise ValueError(f"{name} names something twice")
         if bad := next((n for n in self.concurrency if not 1 <= n <= 100_000), None):
             raise ValueError(f"concurrency {bad} is not between 1 and 100000")
+        if (
+            isinstance(self.search, KneeSearch)
+            and max(len(self.load_scale), len(self.concurrency)) > 1
+        ):
+            raise ValueError(
+                "a search for the knee chooses the load itself: give one load_scale and one "
+                "concurrency at most, to begin with"
+            )
         return self
+
+    @property
+    def rounds(self) -> int:
+        """Repetitions of the whole plan; a search for the knee asks for its windows one by one."""
+        return 1 if isinstance(self.search, KneeSearch) else self.num_runs
+
+    @property
+    def windows_per_point(self) -> int:
+        """How many windows a search for the knee measures at one load, at most."""
+        return self.num_runs if "num_runs" in self.model_fields_set else KNEE_RUNS
