@@ -233,6 +233,8 @@ class CellResult:
     ``label`` is the mode as shown to people (``mps-cpu``, ``mig-emulated``); ``shares`` says per
     server what was planned and what was seen from inside; ``client`` is the load generator's
     account of itself; ``notes`` are sentences that belong beside every figure of the cell.
+    ``machine`` is where it was measured, as ``matrix.json`` describes it, if not where the command
+    was given.
     """
 
     id: str
@@ -251,6 +253,7 @@ class CellResult:
     tenants: list[dict[str, Any]] = field(default_factory=list)  # name, weight, slo, slot
     shares: list[dict[str, Any]] = field(default_factory=list)
     client: dict[str, Any] = field(default_factory=dict)
+    machine: str | None = None
     format_version: int = FORMAT_VERSION
 
     @property

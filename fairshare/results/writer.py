@@ -79,13 +79,7 @@ class CellWriter:
         A complete cell of the same id is replaced. Returns the final folder.
         """
         self._close(result)
-        with writing(self.final_dir):
-            replaced = self.final_dir.with_name(self.final_dir.name + layout.REPLACED)
-            if self.final_dir.exists():
-                self.final_dir.rename(replaced)
-            self.dir.rename(self.final_dir)
-            sync_folder(self.final_dir.parent)
-            shutil.rmtree(replaced, ignore_errors=True)
+        put_in_place(self.dir, self.final_dir)
         return self.final_dir
 
     def abandon(self, result: CellResult) -> Path:
@@ -105,3 +99,19 @@ class CellWriter:
             os.close(self._descriptor)
             self._descriptor = None
         write_atomic(self.dir / layout.CELL, result.to_json())
+
+
+def put_in_place(partial: Path, final: Path) -> None:
+    """Give a cell's folder, whose files are on the disk, its final name.
+
+    Raises:
+        StoppedEarlyError: the disk is full.
+        ResultsError: it cannot be renamed.
+    """
+    with writing(final):
+        replaced = final.with_name(final.name + layout.REPLACED)
+        if final.exists():
+            final.rename(replaced)
+        partial.rename(final)
+        sync_folder(final.parent)
+        shutil.rmtree(replaced, ignore_errors=True)

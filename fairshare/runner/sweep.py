@@ -53,6 +53,7 @@ class Sweep:
     """Runs a plan into a result folder. ``stop`` ends it early: the cell in flight is lost.
 
     With a ``hunt`` the plan holds the first cells of searches, and each says what comes after it.
+    A ``scope`` that is given is not closed at the end, but by whoever opened it.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Sweep:
         *,
         budget: Budget | None = None,
         hunt: KneeHunt | None = None,
+        scope: RunScope | None = None,
     ) -> None:
         self.settings = settings
         self.store = store
@@ -77,7 +79,7 @@ class Sweep:
         self.outcome = Outcome(starts=list(store.matrix.get("starts", ())))
         self._api_key = secrets.token_urlsafe(24)
         self._watch = watch
-        self._scope: RunScope | None = None
+        self._scope = scope
 
     async def run(self, plan: RunPlan, *, trial: bool = False) -> Outcome:
         """Run everything; a cell that fails never ends the sweep.
@@ -93,8 +95,10 @@ class Sweep:
         if not plan.deployments:
             return self.outcome
         async with AsyncExitStack() as stack:
-            scope = await stack.enter_async_context(run_scope(self.events, self._watch))
-            self._scope = scope
+            scope = self._scope
+            if scope is None:
+                scope = await stack.enter_async_context(run_scope(self.events, self._watch))
+                self._scope = scope
             if trial:
                 plan = await self._tried(plan, scope)
             self._planned = plan.cells
