@@ -20,7 +20,7 @@ from fairshare.analysis.knee import (
 )
 from fairshare.analysis.stats import Interval
 from fairshare.analysis.windows import window_of
-from fairshare.records import CellKey, CellResult, CellStatus, Provenance
+from fairshare.records import CellKey, CellResult, CellStatus, Mark, Provenance
 from fairshare.results import StoredCell
 from fairshare.spec.search import KneeSearch
 from fairshare.units import NS_PER_S
@@ -48,6 +48,7 @@ class Point:
     offered_per_s: float | None
     """Requests a second that were meant to be sent in the windows, all tenants together."""
     cells: tuple[str, ...]
+    marks: tuple[Mark, ...]
 
     @property
     def worst(self) -> Worst | None:
@@ -100,6 +101,12 @@ class Knee:
         missed = min((p.load for p in self.points if p.verdict is Verdict.MISSED), default=None)
         further = "" if missed is None else f"; missed from {self.load_text(missed)}"
         return f"{_not_met(high)} at {self.load_text(high.load)}{further}"
+
+    @property
+    def marks(self) -> tuple[Mark, ...]:
+        """Reservations of the two loads that enclose the knee."""
+        ends = [self.at(load) for load in (self.bracket.low, self.bracket.high)]
+        return tuple(dict.fromkeys(mark for end in ends if end for mark in end.marks))
 
     def load_text(self, load: float | None) -> str:
         """A load as people say it: ``x1.41``, ``16 in flight``."""
@@ -154,6 +161,7 @@ def _point(load: float, cells: Sequence[StoredCell], search: KneeSearch, at_most
         windows=windows,
         offered_per_s=_offered_per_s(cells, windows),
         cells=tuple(cell.result.id for cell in cells),
+        marks=tuple(dict.fromkeys(mark for cell in cells for mark in cell.result.marks)),
     )
 
 

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fairshare.analysis.aggregate import Setting
 from fairshare.analysis.model import Analysis, Drawn, Outcome
+from fairshare.analysis.searched import Searched
 from fairshare.analysis.summary import DEFINITIONS
 from fairshare.analysis.table import BEST, FEW, Table, visible
 from fairshare.analysis.verdict import Finding
@@ -39,6 +40,7 @@ def render(
     findings: Sequence[tuple[Setting, Sequence[Finding]]],
     outcomes: Sequence[Outcome],
     figures: Sequence[Drawn],
+    searched: Searched | None = None,
 ) -> str:
     """The page. Every value is escaped; figures are inlined.
 
@@ -61,6 +63,7 @@ def render(
         tables=tables,
         interactions=interactions,
         policies=policies,
+        searched=searched,
         impossible=[cell for cell in analysis.measured if cell.plausibility.violations],
         unchecked=_unchecked(analysis),
         findings={visible(setting.label): some for setting, some in findings},

@@ -8,6 +8,7 @@ import re
 MATRIX = "matrix.json"
 EVENTS = "events.jsonl"
 CELLS = "cells"
+SUPERSEDED = "superseded"  # cells that were measured anew, as they were
 
 CELL = "cell.json"
 CONFIG = "config.resolved.yaml"
@@ -24,6 +25,8 @@ REPLACED = ".replaced"  # a complete cell, for the moment in which a newer one t
 ANALYSIS = "analysis"
 SUMMARY_CSV = "summary.csv"
 SUMMARY_JSON = "summary.json"
+KNEE_CSV = "knee.csv"
+KNEE_JSON = "knee.json"
 FIGURES = "figures"
 REPORT = "report.html"
 
