@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from fairshare.cli.options import MODES, device_flags
-from fairshare.cli.sweeps import flags_of, matrix_of
+from fairshare.cli.wishes import flags_of, matrix_of
 from fairshare.errors import ExitCode
 from fairshare.records import Mode
 

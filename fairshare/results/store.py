@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Self
 
@@ -131,8 +132,13 @@ class ResultStore:
 
     def begin_cell(self, cell_id: str) -> CellWriter:
         """Start a cell; what a killed run left of it is removed."""
-        self._recover(self.cells_dir / layout.cell_folder(cell_id))
-        return CellWriter(self.cells_dir / layout.cell_folder(cell_id))
+        return CellWriter(self.recovered(cell_id))
+
+    def recovered(self, cell_id: str) -> Path:
+        """The folder of a complete cell, after a replacement that was cut off has been settled."""
+        final_dir = self.cells_dir / layout.cell_folder(cell_id)
+        self._recover(final_dir)
+        return final_dir
 
     def cells(self) -> list[StoredCell]:
         """All cells that have a ``cell.json``, by folder name.
@@ -155,6 +161,27 @@ class ResultStore:
             for folder in self._folders()
             if not (folder / layout.CELL).is_file()
         ]
+
+    def unfinished(self) -> list[Path]:
+        """Folders of cells that a run began and did not complete."""
+        if not self.cells_dir.is_dir():
+            return []
+        return sorted(self.cells_dir.glob(f"*{layout.PARTIAL}"))
+
+    def supersede(self, folder: Path) -> Path:
+        """Put a cell's folder aside, out of what counts; returns where it is now.
+
+        Raises:
+            ResultsError: the folder cannot be moved.
+        """
+        aside = self.dir / layout.SUPERSEDED
+        with writing(aside):
+            aside.mkdir(exist_ok=True)
+            numbered = (f"{folder.name}-{number}" for number in count(2))
+            places = (aside / name for name in chain([folder.name], numbered))
+            place = next(each for each in places if not each.exists())
+            folder.rename(place)
+        return place
 
     def _folders(self) -> list[Path]:
         """One folder per cell; reading never changes anything, another run may be writing."""

@@ -13,7 +13,8 @@ class Outcome:
     """How a sweep went: every cell of the plan is in ``results`` unless the run was stopped.
 
     ``left`` are cells that no longer fitted into the time budget, by id; the first of them would
-    have taken ``next_s``, with what its servers still needed.
+    have taken ``next_s``, with what its servers still needed. ``kept_failed`` failed in an earlier
+    call and were not run again.
     """
 
     results: list[CellResult] = field(default_factory=list)
@@ -21,6 +22,7 @@ class Outcome:
     stopped: bool = False
     left: list[str] = field(default_factory=list)
     next_s: float = 0.0
+    kept_failed: list[str] = field(default_factory=list)
 
     def count(self, status: CellStatus) -> int:
         """How many cells ended so."""

@@ -77,13 +77,14 @@ class RunPlan:
         """The cells that will run, in order."""
         return [cell for deployment in self.deployments for cell in deployment.cells]
 
-    def without(self, done: set[str]) -> RunPlan:
+    def without(self, ids: set[str]) -> RunPlan:
         """The plan less the cells whose ids are given; a deployment with none left is gone."""
         kept = (
-            replace(d, cells=tuple(cell for cell in d.cells if cell.id not in done))
+            replace(d, cells=tuple(cell for cell in d.cells if cell.id not in ids))
             for d in self.deployments
         )
-        return replace(self, deployments=tuple(d for d in kept if d.cells))
+        infeasible = tuple(each for each in self.infeasible if each.cell.id not in ids)
+        return RunPlan(tuple(d for d in kept if d.cells), infeasible)
 
     def without_modes(self, reasons: Mapping[Mode, str]) -> RunPlan:
         """The plan with all cells of the modes that are given infeasible, and why they are."""
@@ -108,7 +109,7 @@ def make_plan(settings: Settings) -> RunPlan:
     """Write the matrix out; pure."""
     deployments: list[Deployment] = []
     infeasible: list[InfeasibleCell] = []
-    for repetition in range(1, settings.matrix.num_runs + 1):
+    for repetition in range(1, settings.matrix.rounds + 1):
         round_: list[Deployment] = []
         for group in _groups(settings):
             try:
@@ -254,6 +255,7 @@ def _cell(
         "device": {"kind": settings.device.kind, "name": settings.device.name},
         "plan": None if plan is None else _shape(plan, key),
         "seed": settings.seed_of(group.scenario),
+        **({"files": digests} if (digests := settings.digests.get(group.scenario.name)) else {}),
         "client": {
             "transport": settings.matrix.transport,
             "load_processes": settings.matrix.load_processes,

@@ -10,20 +10,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fairshare.errors import ResultsError
 from fairshare.events import EventLog, Listener
 from fairshare.processes.clean import FAILED, find_dead_runs, undo
 from fairshare.processes.scope import watched
-from fairshare.records import CellStatus
 from fairshare.results import layout
 from fairshare.results.files import writing
 from fairshare.results.provenance import gather
 from fairshare.results.store import ResultStore
 from fairshare.runner.budget import Budget
+from fairshare.runner.eta import Eta
 from fairshare.runner.foresight import foresee
 from fairshare.runner.outcome import Outcome
 from fairshare.runner.plan import RunPlan
 from fairshare.runner.preflight import require_fit, reservations, unready_modes
+from fairshare.runner.renewal import Choice, Renewal, renew, renewal
+from fairshare.runner.search import KneeHunt, knee_hunt
 from fairshare.runner.settings import Settings
 from fairshare.runner.sweep import Sweep
 from fairshare.sharing.lease import lease, lock_path
@@ -45,12 +46,14 @@ def execute(
     listeners: Sequence[Listener],
     budget_s: float | None = None,
     skip_unready: bool = False,
+    choice: Choice | None = None,
 ) -> Outcome:
     """Run the plan into ``directory``; ``request`` is kept in matrix.json, for reruns.
 
-    Cells that no longer fit into ``budget_s`` seconds from now are left for another call. With
-    ``skip_unready`` cells of modes that this machine is not ready for are infeasible, and the
-    others run.
+    ``choice`` says which of its cells are run (without it, all), and with ``resume`` which of those
+    that the folder has already are measured again. Cells that no longer fit into ``budget_s``
+    seconds from now are left for another call. With ``skip_unready`` cells of modes that this
+    machine is not ready for are infeasible, and the others run.
 
     Raises:
         DeviceBusyError: another run holds the device.
@@ -66,6 +69,7 @@ def execute(
             listeners=listeners,
             budget_s=budget_s,
             skip_unready=skip_unready,
+            choice=choice or Choice(),
         )
     )
 
@@ -80,6 +84,7 @@ async def _execute(
     listeners: Sequence[Listener],
     budget_s: float | None,
     skip_unready: bool,
+    choice: Choice,
 ) -> Outcome:
     ends_s = None if budget_s is None else time.monotonic() + budget_s
     # The reaper first: the lock is removed however early this process is killed. Then the device:
@@ -94,32 +99,35 @@ async def _execute(
             unready = await asyncio.to_thread(unready_modes, settings, plan, directory)
             plan = plan.without_modes(unready)
         findings = await asyncio.to_thread(require_fit, settings, plan, directory)
-        store, plan = _store(settings, plan, directory, resume, request)
+        header = _header(settings, plan, request)
+        hunt = knee_hunt(settings)
+        store, plan, found = _store(
+            plan, directory, resume=resume, choice=choice, header=header, hunt=hunt
+        )
         with EventLog(directory / layout.EVENTS) as events:
             for listener in listeners:
                 events.listen(listener)
+            events.listen(Eta(plan, settings.launcher.engine, events))
             for run_id, told in cleaned.items():
                 failed = [line for line in told if line.startswith(FAILED)]
                 done = [line for line in told if line not in failed]
                 events.emit("run.cleaned", run=run_id, done=done, failed=failed)
+            _tell_renewal(events, found)
             for finding in reservations(findings):
                 events.emit("preflight.warned", check=finding.name, says=finding.says)
             events.emit("sweep.started", cells=len(plan.cells), infeasible=len(plan.infeasible))
             budget = await asyncio.to_thread(_budget, settings, plan, store, ends_s)
-            sweep = Sweep(settings, store, events, asyncio.Event(), watch, budget=budget)
+            stop = asyncio.Event()
+            sweep = Sweep(settings, store, events, stop, watch, budget=budget, hunt=hunt)
+            sweep.outcome.kept_failed = found.kept_failed
             outcome = await _run(sweep, plan, trial=skip_unready)
             events.emit("sweep.finished", stopped=outcome.stopped)
     return outcome
 
 
-def _store(
-    settings: Settings,
-    plan: RunPlan,
-    directory: Path,
-    resume: bool,
-    request: Mapping[str, Any],
-) -> tuple[ResultStore, RunPlan]:
-    header = {
+def _header(settings: Settings, plan: RunPlan, request: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``matrix.json`` says, of the whole sweep however few of its cells are run now."""
+    return {
         "request": dict(request),
         "scenarios": {scenario.name: str(path.resolve()) for scenario, path in settings.scenarios},
         "device": settings.device,
@@ -134,22 +142,43 @@ def _store(
         ),
         "starts": [],
     }
+
+
+def _store(
+    plan: RunPlan,
+    directory: Path,
+    *,
+    resume: bool,
+    choice: Choice,
+    header: Mapping[str, Any],
+    hunt: KneeHunt | None,
+) -> tuple[ResultStore, RunPlan, Renewal]:
+    """The result folder, new or gone on with, what is to be run into it, and what of it counts."""
+    meant = plan.without(choice.selection.left_out(plan))
     with writing(directory):
         begun = (directory / layout.MATRIX).exists()
     if not resume or not begun:
-        return ResultStore.create(directory, header), plan
+        first = meant if hunt is None else hunt.begin(meant, {})
+        return ResultStore.create(directory, dict(header)), first, Renewal()
     store = ResultStore.open(directory)
-    done = {cell.result.id for cell in store.cells() if cell.result.status is CellStatus.OK}
-    known = {cell.id for cell in plan.cells}
-    if strangers := done - known:
-        raise ResultsError(
-            f"{directory} holds {len(strangers)} cells that this command would not run, "
-            f"such as {min(strangers)}",
-            hint="give the same scenarios, flags and versions, or choose another --output-dir",
+    cells = {cell.result.id: cell for cell in store.cells()}
+    whole = plan if hunt is None else hunt.spread(plan, cells.values())
+    found = renewal(store, whole, choice, header["request"])
+    renew(store, found)
+    store.save_matrix({**header, "starts": store.matrix.get("starts", [])})
+    if hunt is None:
+        return store, meant.without(found.kept), found
+    return store, hunt.begin(meant, {each: cells[each] for each in found.kept}), found
+
+
+def _tell_renewal(events: EventLog, found: Renewal) -> None:
+    if found.kept or found.aside:
+        events.emit(
+            "sweep.resumed",
+            kept=len(found.kept),
+            kept_failed=found.kept_failed,
+            superseded=[folder.name for folder in found.aside],
         )
-    earlier = store.matrix.get("starts", [])
-    store.save_matrix({**header, "starts": earlier})
-    return store, plan.without(done)
 
 
 def _budget(
@@ -195,7 +224,7 @@ def _signals(
     def first_or_second() -> None:
         if not stop.is_set():
             stop.set()
-            events.emit("stop.requested", how="after this cell's requests are cancelled")
+            events.emit("stop.requested", how="in order")
             return
         if all(each.done() for each in killing):
             killing.append(loop.create_task(kill()))

@@ -16,6 +16,7 @@ from fairshare.doctor.intent import Intent
 from fairshare.errors import SpecError
 from fairshare.records import Mode, TransportKind, fingerprint
 from fairshare.runner.in_process import check_in_process
+from fairshare.runner.inputs import input_digests
 from fairshare.runner.scheduling import Scheduler, check_schedulers, gateway_window, schedulers_of
 from fairshare.runner.sharing import settle_sharing
 from fairshare.serving import arguments, interpreter
@@ -63,7 +64,7 @@ class Settings:
     """A run, settled.
 
     ``models`` is keyed by the names that tenants use; ``allow_foreign``: others may compute on the
-    device.
+    device; ``digests`` tell, by scenario, what is in the files that it names.
     """
 
     matrix: Matrix
@@ -80,6 +81,7 @@ class Settings:
     models: Mapping[str, ModelFacts]
     sharing: SharingOptions
     allow_foreign: bool
+    digests: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def seed_of(self, scenario: Scenario) -> int:
         """The seed of all that is random in a scenario: the run's, else the scenario's own."""
@@ -142,6 +144,7 @@ def settle(
         models=models,
         sharing=sharing_of(matrix, flags, device, driver, modes),
         allow_foreign=flags.allow_foreign,
+        digests={one.name: input_digests(one, path.parent) for one, path in settled},
     )
 
 

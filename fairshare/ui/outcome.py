@@ -40,7 +40,7 @@ def show_analysis(built: BuiltAnalysis) -> None:
     if not console.is_terminal:  # a file or a pipe: nothing is gained by squeezing
         console = Console(highlight=False, width=_PIPE_WIDTH)
     left_out: set[str] = set()
-    for whole in (*built.tables, *built.interactions, *built.policies):
+    for whole in _told(built):
         table = _readable(whole)
         hidden: list[str] = []
         while _width(console, table, hidden) > console.width and len(hidden) < len(_DISPENSABLE):
@@ -52,6 +52,13 @@ def show_analysis(built: BuiltAnalysis) -> None:
     _show_reservations(console, built)
     _show_impossible(console, built)
     _show_paths(console, built)
+
+
+def _told(built: BuiltAnalysis) -> tuple[AnalysisTable, ...]:
+    """What is printed: of a search its answer, since of its many loads nobody reads the tables."""
+    if built.searched is not None:
+        return built.searched.tables
+    return (*built.tables, *built.interactions, *built.policies)
 
 
 def _readable(table: AnalysisTable) -> AnalysisTable:
@@ -127,6 +134,8 @@ def _show_paths(console: Console, built: BuiltAnalysis) -> None:
             console.print(Text(f"  {outcome.status:<11} {outcome.cell}"))
             for line in reason:
                 console.print(Text(f"      {line}"))
+    for name in built.searched.files if built.searched else ():
+        console.print(Text(f"answer:  {built.summary_csv.with_name(name)}"), soft_wrap=True)
     console.print(Text(f"summary: {built.summary_csv}"), soft_wrap=True)
     if built.figures:
         folder = built.figures[0].parent
@@ -152,8 +161,20 @@ def show_outcome(outcome: Outcome, directory: Path, resume_command: str) -> Exit
     if outcome.left:
         _show_left(outcome, resume_command)
         return ExitCode.STOPPED_EARLY
-    good = not outcome.count(CellStatus.FAILED) and (ok or not outcome.results)
+    if outcome.kept_failed:
+        _show_kept_failed(outcome.kept_failed)
+    good = (
+        not outcome.kept_failed
+        and not outcome.count(CellStatus.FAILED)
+        and (ok or not outcome.results)
+    )
     return ExitCode.OK if good else ExitCode.SOME_CELLS_FAILED
+
+
+def _show_kept_failed(failed: list[str]) -> None:
+    click.echo(f"failed earlier, and not run again without --retry-failed: {len(failed)} cells")
+    for cell in failed:
+        click.echo(f"  {cell}")
 
 
 def _show_left(outcome: Outcome, resume_command: str) -> None:

@@ -15,6 +15,7 @@ Event = Mapping[str, Any]
 Say = Callable[..., None]
 """``say(text, fg=colour, bold=..., nl=...)``, as ``click.secho``."""
 _LONGEST_REASON = 160
+_MOST_ASIDE = 5
 
 
 class Progress:
@@ -68,11 +69,13 @@ class Progress:
         self._say("fairshare clean tries it again")
 
     def _resumed(self, event: Event) -> None:
-        kept, failed = event["kept"], len(event["kept_failed"])
-        again = f" ({failed} of them failed; --retry-failed runs these again)" if failed else ""
-        self._say(f"{kept} cells are there already{again}")
-        for name in event["superseded"]:
-            self._say(f"  measured anew: {name} (as it was: in superseded/)")
+        if kept := event["kept"]:
+            failed = len(event["kept_failed"])
+            again = f" ({failed} of them failed; --retry-failed runs these again)" if failed else ""
+            self._say(f"{kept} cell{'s are' if kept > 1 else ' is'} there already{again}")
+        if aside := event["superseded"]:
+            rest = f" and {len(aside) - _MOST_ASIDE} more" * (len(aside) > _MOST_ASIDE)
+            self._say(f"put aside in superseded/: {', '.join(aside[:_MOST_ASIDE])}{rest}")
 
     def _deployment(self, event: Event) -> None:
         count = len(event["cells"])
@@ -107,9 +110,14 @@ class Progress:
 
     def _stopping(self, event: Event) -> None:
         self._interrupt()
-        self._say(f"stopping {event['how']}; everything is put back before this ends")
-        if event["how"] != "at once":
-            self._say("(Ctrl-C again kills the servers instead of asking them)")
+        if event["how"] == "at once":
+            self._say("stopping at once: the servers are killed; what was changed is put back")
+            return
+        self._say(
+            "stopping: nothing more is sent, what is in flight has a few seconds to end, servers "
+            "are asked to end, and what was changed is put back"
+        )
+        self._say("(Ctrl-C again stops at once: it kills the servers instead of asking them)")
 
 
 def _shortened(line: str) -> str:
