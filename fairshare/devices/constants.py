@@ -49,7 +49,7 @@ class GpuSpec:
     """One GPU model. ``fp16_tflops`` is dense; ``memory_gb_s`` is 1e9 bytes per second.
 
     ``facts`` says how each figure is known. ``compared_with`` are measurements with which
-    predictions for this model were compared; where it is None they are unvalidated.
+    predictions were compared, of ``compared_models``; where there are none they are unvalidated.
     """
 
     name: str
@@ -64,6 +64,7 @@ class GpuSpec:
     l2_mb: float
     facts: Mapping[str, Fact]
     compared_with: str | None = None
+    compared_models: tuple[str, ...] = ()
     mig_source: str | None = None
     mig_profiles: tuple[MigProfile, ...] = ()
     mig_memory_slices: int = 0
@@ -119,6 +120,7 @@ def gpu_spec(name: str) -> GpuSpec:
         l2_mb=facts["l2_mb"].value,
         facts=facts,
         compared_with=raw.get("compared_with"),
+        compared_models=tuple(raw.get("compared_models", ())),
         mig_source=mig.get("source"),
         mig_profiles=tuple(_profile({**mig, **row}) for row in mig.get("profiles", ())),
         mig_memory_slices=mig.get("memory_slices", 0),

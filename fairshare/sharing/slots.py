@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 
+from fairshare.devices.constants import spec_of_product
 from fairshare.devices.device import Device
 from fairshare.errors import InfeasibleError
 from fairshare.records import Mark, Mode, Provenance
@@ -19,6 +20,10 @@ PROVENANCE = {
 }
 
 
+UNCOMPARED = (
+    "no prediction for {what} was ever compared with a measurement: expect about 15 % of error, "
+    "less once it is calibrated (fairshare calibrate)"
+)
 TAILS = (
     "tail percentiles (P95, P99) of engines that share a simulated GPU are not validated by "
     "anything published"
@@ -58,8 +63,10 @@ def plan_of(
     details: Mapping[str, str] | None = None,
 ) -> PartitionPlan:
     """A plan with the device's own provenance and the mode's own name unless told otherwise."""
-    if device.kind is DeviceKind.VIRTUAL and len(slots) > 1:
-        notes = [*notes, TAILS if len(slots) == 2 else f"{TAILS}, nor are more than two engines"]
+    if device.kind is DeviceKind.VIRTUAL:
+        notes = [*notes, *_reservations(device, slots)]
+        if not _compared(device) and Mark.UNVALIDATED not in marks:
+            marks = [*marks, Mark.UNVALIDATED]
     return PartitionPlan(
         mode=mode,
         label=label or mode.value,
@@ -71,6 +78,23 @@ def plan_of(
         marks=tuple(marks),
         details=dict(details or {}),
     )
+
+
+def _reservations(device: Device, slots: Sequence[Slot]) -> Iterator[str]:
+    """What keeps figures of a simulated GPU from being taken at their word."""
+    compared = _compared(device)
+    if not compared:
+        yield UNCOMPARED.format(what=f"the {device.name}")
+    elif others := sorted({slot.model for slot in slots} - set(compared)):
+        yield UNCOMPARED.format(what=f"{' and '.join(others)} on the {device.name}")
+    if len(slots) > 1:
+        yield TAILS if len(slots) == 2 else f"{TAILS}, nor are more than two engines"
+
+
+def _compared(device: Device) -> tuple[str, ...]:
+    """The models with which predictions for a GPU were compared with measurements."""
+    spec = spec_of_product(device.name)
+    return () if spec is None else spec.compared_models
 
 
 def whole_device_slot(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import yaml
 
+from fairshare.devices.evidence import Fact, facts_in
 from fairshare.errors import SpecError
 
 
@@ -17,11 +19,12 @@ class VirtualModel:
     """What a step of a dense 16-bit transformer costs follows from these numbers.
 
     ``streamed_bytes`` is what one step reads of the weights (without the input embedding);
-    ``linear_params`` are the weights of the layers' matrix products.
+    ``linear_params`` are the weights of the layers' matrix products; ``facts`` says how each
+    figure is known.
     """
 
     name: str
-    evidence: str
+    facts: Mapping[str, Fact]
     linear_params: int
     layers: int
     hidden: int
@@ -56,10 +59,13 @@ def virtual_models() -> dict[str, VirtualModel]:
     """Every model by name, from the data file beside this module."""
     path = Path(__file__).with_name("models.yaml")
     entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return {
-        name: VirtualModel(name=name, **{**facts, "eos_token_ids": tuple(facts["eos_token_ids"])})
-        for name, facts in entries.items()
-    }
+    return {name: _model(name, facts_in(entry)) for name, entry in entries.items()}
+
+
+def _model(name: str, facts: Mapping[str, Fact]) -> VirtualModel:
+    values = {fact: known.value for fact, known in facts.items()}
+    values["eos_token_ids"] = tuple(values["eos_token_ids"])
+    return VirtualModel(name=name, facts=facts, **values)
 
 
 def model_names() -> tuple[str, ...]:
@@ -80,5 +86,5 @@ def virtual_model(name: str) -> VirtualModel:
     meant = f"did you mean {close[0]}? " if close else ""
     raise SpecError(
         f"the virtual GPU has no model named {name!r}",
-        hint=f"{meant}known: {', '.join(sorted(known))}",
+        hint=f"{meant}known: {', '.join(sorted(known))}; how to add one: docs/virtual-gpu.md",
     )

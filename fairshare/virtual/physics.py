@@ -8,8 +8,10 @@ bandwidth. The formulas and where each constant comes from: ``docs/virtual-gpu.m
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fairshare.devices.evidence import Evidence, Fact
 
 if TYPE_CHECKING:  # the stand-in tools read the board without any site-packages
     from fairshare.virtual.models import VirtualModel
@@ -29,27 +31,55 @@ class Gpu(Protocol):
         ...
 
 
+def _known(value: float, evidence: Evidence, source: str) -> Any:
+    return field(default=value, metadata={"fact": Fact(value, evidence, source)})
+
+
 @dataclass(frozen=True, slots=True)
 class Constants:
     """The fitted and borrowed numbers of the model, with the evidence for each.
 
-    Evidence: *fitted* on published A100-40 measurements (NVIDIA Dynamo, Qwen3-4B; the range is that
-    of two fits on disjoint rows, benchmarks/virtual-gpu.md), *derived* from other published data,
-    *inferred* from one source without a check.
+    What is fitted was fitted on NVIDIA Dynamo's tables (A100-40, Qwen3-4B); a range is that of two
+    fits on disjoint rows (benchmarks/virtual-gpu.md).
     """
 
-    compute_efficiency: float = 0.579  # fitted 0.51-0.58; A100 kernel profiles 0.66-0.73
-    memory_efficiency: float = 0.849  # fitted 0.85
-    layer_latency_s: float = 59.9e-6  # fitted 60 us; A100 GEMMs of one token 62 us
-    overlap_exponent: float = 2.2  # derived from A100 GEMM times; anything in 1.0-2.2 fits
-    bandwidth_knee: float = 0.16  # derived from H200 decode time against SM count, 0.14-0.19
-    timeslice_tax: float = 1.092  # fitted 1.09-1.10; a vision model on an A100-80 gives 1.11
-    oversubscription: float = 1.19  # inferred from one vision model under MPS, 1.17-1.21
-    eager_host_s_per_layer: float = 39e-3 / 36  # published for one host: 39 ms for 36 layers
-    front_end_s: float = 0.024  # fitted 17-24 ms: HTTP, tokenizer, scheduling of that site
+    compute_efficiency: float = _known(
+        0.579, Evidence.FITTED, "0.51-0.58; A100 kernel profiles of microsoft/vidur: 0.66-0.73"
+    )
+    memory_efficiency: float = _known(0.849, Evidence.FITTED, "0.84-0.85")
+    layer_latency_s: float = _known(
+        59.9e-6, Evidence.FITTED, "60 us; one-token GEMMs of an A100 layer: 62 us over their bytes"
+    )
+    overlap_exponent: float = _known(
+        2.2, Evidence.DERIVED, "A100 GEMM times of microsoft/vidur; 1.0-2.2 fit as well"
+    )
+    bandwidth_knee: float = _known(
+        0.16, Evidence.DERIVED, "H200 decode time against SM count, sglang-omni PR 1934: 0.14-0.19"
+    )
+    timeslice_tax: float = _known(
+        1.092, Evidence.FITTED, "1.09; nebuly-ai/nos (YOLOS, A100-80): 1.11"
+    )
+    oversubscription: float = _known(
+        1.19,
+        Evidence.ASSUMED,
+        "that of one vision model, nebuly-ai/nos (YOLOS, A100-80): 1.17-1.21",
+    )
+    eager_host_s_per_layer: float = _known(
+        39e-3 / 36,
+        Evidence.MEASURED,
+        "39 ms for 36 layers on one host, Project-HAMi/gpu-sharing-benchmarks",
+    )
+    front_end_s: float = _known(
+        0.024, Evidence.FITTED, "14-24 ms; it is that site's: HTTP, tokenizer, scheduling"
+    )
 
 
 PUBLISHED = Constants()
+
+
+def constant_facts() -> dict[str, Fact]:
+    """How each of :data:`PUBLISHED` is known."""
+    return {each.name: each.metadata["fact"] for each in fields(Constants)}
 
 
 @dataclass(slots=True)  # not frozen: some are made for each request

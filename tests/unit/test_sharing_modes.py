@@ -265,10 +265,20 @@ def test_cuda_servers_see_their_gpu_alone() -> None:
 
 def test_what_nobody_has_validated_is_said_of_a_simulated_gpu() -> None:
     """Tails under sharing are a note of every plan that shares, language models on MIG a mark."""
-    simulated, real = virtual_device("h200"), replace(virtual_device("h200"), kind=DeviceKind.CUDA)
+    simulated = virtual_device("a100-40")
+    real = replace(simulated, kind=DeviceKind.CUDA)
     for mode in (Mode.TIMESLICE, Mode.MPS, Mode.MIG):
         assert any("tail percentiles" in note for note in planned(mode, simulated, two()).notes)
         assert not any("tail percentiles" in note for note in planned(mode, real, two()).notes)
-    assert planned(Mode.LOGICAL, simulated, two()).notes == ()
+    [note] = planned(Mode.LOGICAL, simulated, two()).notes
+    assert "no prediction for m on the NVIDIA A100" in note
     assert planned(Mode.MIG, simulated, two()).marks == (Mark.UNVALIDATED,)
     assert planned(Mode.TIMESLICE, simulated, two()).marks == ()
+
+
+def test_a_gpu_that_nothing_was_compared_with_is_marked() -> None:
+    """Whatever a simulated GPU says that no measurement has met is unvalidated, in every mode."""
+    for mode in (Mode.LOGICAL, Mode.TIMESLICE, Mode.MPS, Mode.MIG):
+        plan = planned(mode, virtual_device("h200"), two())
+        assert plan.marks == (Mark.UNVALIDATED,)
+        assert any("no prediction for the NVIDIA H200" in note for note in plan.notes)

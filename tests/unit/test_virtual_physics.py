@@ -120,7 +120,7 @@ def test_model_sizes_follow_from_their_shape(name: str) -> None:
     assert 2 * model.linear_params < model.streamed_bytes <= model.weight_bytes
     assert model.head_flops_per_sample == 2 * model.vocab_size * model.hidden
     assert all(0 <= token < model.vocab_size for token in model.eos_token_ids)
-    assert model.evidence
+    assert all(fact.source for fact in model.facts.values())
 
 
 def test_unknown_model_names_its_neighbour() -> None:
