@@ -16,7 +16,7 @@ from fairshare.analysis.knee import (
 )
 from fairshare.analysis.windows import window_of
 from fairshare.errors import SpecError
-from fairshare.records import CellKey
+from fairshare.records import CellKey, CellStatus
 from fairshare.results.store import StoredCell
 from fairshare.runner.plan import PlannedCell, RunPlan, at
 from fairshare.runner.settings import Settings
@@ -45,6 +45,8 @@ class KneeHunt:
         self._spec = spec
         self._at_most = at_most
         self._trails: dict[CellKey, _Trail] = {}
+        self.overloaded: set[str] = set()
+        """Ids of cells that failed because nothing was served in time: what a search looks for."""
 
     def spread(self, plan: RunPlan, stored: Iterable[StoredCell]) -> RunPlan:
         """The plan with every cell of a search that is on disk, whatever its definition was."""
@@ -86,6 +88,8 @@ class KneeHunt:
         trail = self._trails[subject_of(cell.key, axis)]
         windows = trail.windows.setdefault(load_of(cell.key, axis), [])
         windows.append(window_of(stored))
+        if windows[-1] is not None and stored.result.status is CellStatus.FAILED:
+            self.overloaded.add(cell.id)
         return self._next(trail)
 
     def _resumed(self, first: PlannedCell, done: Mapping[str, StoredCell]) -> list[PlannedCell]:
