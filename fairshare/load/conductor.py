@@ -22,8 +22,11 @@ CALM_SLEEPS = 3
 CALM_SLEEP_S = 0.005
 CALM_LATE_S = 0.003
 CALM_LIMIT_S = 0.5
-# After a stop, answers that are breaking off get so long to say how, before they are cancelled.
-STOP_GRACE_S = 0.2
+# After a stop nothing more is sent, and what is in flight has so long to end before it is
+# cancelled: answers of a server that works become whole, and those that break off say how.
+STOP_DRAIN_S = 5.0
+# After a failure of our own nobody can use what is still to come.
+FAILED_GRACE_S = 0.2
 
 
 class Conductor:
@@ -54,7 +57,7 @@ class Conductor:
         flights.on_landing = self._landed
 
     def stop(self) -> None:
-        """Send nothing more and end what is in flight."""
+        """Send nothing more; what is in flight has a few seconds to end."""
         self.stopped = True
         self._wake.set()
 
@@ -71,8 +74,7 @@ class Conductor:
         else:
             await self._rounds(origin, timing.rounds)
         self._tell(Phase.DRAIN)
-        grace_s = STOP_GRACE_S if self._halted else timing.drain_s
-        await self._drain(grace_s)
+        await self._drain()
 
     async def _calm(self) -> None:
         """Wait until the event loop keeps time, but not for long."""
@@ -151,17 +153,24 @@ class Conductor:
         for sender in self._senders:
             sender.shut(0 if self._halted else end)
 
-    async def _drain(self, grace_s: float) -> None:
-        end = time.monotonic_ns() + _ns(grace_s)
+    async def _drain(self) -> None:
+        end = time.monotonic_ns() + _ns(self._grace_s)
         was_halted = self._halted
         while time.monotonic_ns() < end and not self._idle() and self._halted == was_halted:
             await self._wait(end, self._idle)
         if self._halted and not was_halted:
-            await self._drain(STOP_GRACE_S)
+            await self._drain()
             return
         self._flights.cancel()
         if self._flights.active:
             await asyncio.wait(self._flights.active)
+
+    @property
+    def _grace_s(self) -> float:
+        """How long what is in flight may still take."""
+        if self._flights.error is not None:
+            return FAILED_GRACE_S
+        return min(self._timing.drain_s, STOP_DRAIN_S) if self.stopped else self._timing.drain_s
 
     @property
     def _halted(self) -> bool:

@@ -43,7 +43,7 @@ async def drive(
     """Run one cell's load: all tenants from one barrier, which is t = 0 of the records.
 
     ``sink`` gets each record when it is complete. ``stop`` ends it early: nothing more is sent,
-    what is in flight is cancelled (UNFINISHED, or its own error if that comes first). ``on_window``
+    what is in flight has a few seconds to end and is then cancelled (UNFINISHED). ``on_window``
     is told ``warmup``, ``measure`` and ``drain`` as they begin, ``on_pulse`` every two seconds how
     many requests of each tenant are in flight. ``barrier`` is asked, once all is ready, for the
     moment (monotonic) on which all start; without it that is soon.

@@ -48,7 +48,7 @@ class Go:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Send nothing more and end what is in flight."""
+    """Send nothing more, and end when what is in flight has ended, or soon."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,8 @@ async def test_a_stop_reaches_every_process(scope: RunScope) -> None:
     stop = asyncio.Event()
     async with FakeServer(Behaviour(ttft_s=60)) as server:
         loads = [closed(server, 2, "a"), closed(server, 1, "b")]
-        task = asyncio.create_task(drive(loads, scope, Timing(warmup_s=0, window_s=60), stop=stop))
+        timing = Timing(warmup_s=0, window_s=60, drain_s=0.3)
+        task = asyncio.create_task(drive(loads, scope, timing, stop=stop))
         await server.when_running(3)
         stop.set()
         report, records = await asyncio.wait_for(task, 20)

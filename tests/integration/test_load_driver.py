@@ -287,7 +287,7 @@ async def test_stop_ends_the_run_and_keeps_every_record() -> None:
     slow, fast = Behaviour(ttft_s=60), Behaviour(ttft_s=0.02)
     async with FakeServer(fast) as one, FakeServer(slow) as two:
         loads = [closed(one, 1, "a"), closed(two, 2, "b"), scheduled(two, [0.0, 9.0], "c")]
-        timing = Timing(warmup_s=0, window_s=30, drain_s=30)
+        timing = Timing(warmup_s=0, window_s=30, drain_s=0.3)
         outcome = await run(loads, timing, stop=stop, on_record=on_record)
         asked = len(one.seen) + len(two.seen)
     assert outcome.report.stopped
@@ -295,6 +295,19 @@ async def test_stop_ends_the_run_and_keeps_every_record() -> None:
     errors = [record.error for record in outcome.records if record.tenant != "a"]
     assert errors == [ErrorKind.UNFINISHED] * 3
     assert outcome.report.end_ns < 20 * NS_PER_S
+
+
+async def test_stop_lets_answers_under_way_come_to_their_end() -> None:
+    """The first Ctrl-C drains: nothing more is sent, and nothing that would have ended is lost."""
+    stop = asyncio.Event()
+    async with FakeServer(Behaviour(ttft_s=0.4)) as server:
+        timing = Timing(warmup_s=0, window_s=30, drain_s=30)
+        driving = asyncio.create_task(run([closed(server, 2)], timing, stop=stop))
+        await server.when_running(2)
+        stop.set()
+        outcome = await asyncio.wait_for(driving, 20)
+    assert outcome.report.stopped
+    assert [record.error for record in outcome.records] == [None, None]
 
 
 async def test_stop_before_the_start_sends_nothing() -> None:
