@@ -23,7 +23,15 @@ class Outcome:
     left: list[str] = field(default_factory=list)
     next_s: float = 0.0
     kept_failed: list[str] = field(default_factory=list)
+    overloaded: set[str] = field(default_factory=set)
+    """Cells of a search that failed because nothing was served in time: what it looks for."""
 
     def count(self, status: CellStatus) -> int:
         """How many cells ended so."""
         return sum(result.status is status for result in self.results)
+
+    @property
+    def went_wrong(self) -> int:
+        """How many cells failed that should not have."""
+        failed = {r.id for r in self.results if r.status is CellStatus.FAILED}
+        return len(failed - self.overloaded)

@@ -119,7 +119,8 @@ async def _execute(
             budget = await asyncio.to_thread(_budget, settings, plan, store, ends_s)
             stop = asyncio.Event()
             sweep = Sweep(settings, store, events, stop, watch, budget=budget, hunt=hunt)
-            sweep.outcome.kept_failed = found.kept_failed
+            looked_for = hunt.overloaded if hunt else set()
+            sweep.outcome.kept_failed = [c for c in found.kept_failed if c not in looked_for]
             outcome = await _run(sweep, plan, trial=skip_unready)
             events.emit("sweep.finished", stopped=outcome.stopped)
     return outcome
@@ -154,21 +155,38 @@ def _store(
     hunt: KneeHunt | None,
 ) -> tuple[ResultStore, RunPlan, Renewal]:
     """The result folder, new or gone on with, what is to be run into it, and what of it counts."""
-    meant = plan.without(choice.selection.left_out(plan))
     with writing(directory):
         begun = (directory / layout.MATRIX).exists()
     if not resume or not begun:
+        meant = plan.without(choice.selection.left_out(plan))
         first = meant if hunt is None else hunt.begin(meant, {})
         return ResultStore.create(directory, dict(header)), first, Renewal()
     store = ResultStore.open(directory)
-    cells = {cell.result.id: cell for cell in store.cells()}
-    whole = plan if hunt is None else hunt.spread(plan, cells.values())
-    found = renewal(store, whole, choice, header["request"])
+    left, found = left_to_run(store, plan, hunt, choice, header["request"])
     renew(store, found)
     store.save_matrix({**header, "starts": store.matrix.get("starts", [])})
+    return store, left, found
+
+
+def left_to_run(
+    store: ResultStore,
+    plan: RunPlan,
+    hunt: KneeHunt | None,
+    choice: Choice,
+    request: Mapping[str, Any],
+) -> tuple[RunPlan, Renewal]:
+    """What of a plan a folder still lacks, and what of the folder counts; changes nothing.
+
+    Raises:
+        ResultsError: see :func:`fairshare.runner.renewal.renewal`.
+    """
+    meant = plan.without(choice.selection.left_out(plan))
     if hunt is None:
-        return store, meant.without(found.kept), found
-    return store, hunt.begin(meant, {each: cells[each] for each in found.kept}), found
+        found = renewal(store, plan, choice, request)
+        return meant.without(found.kept), found
+    cells = {cell.result.id: cell for cell in store.cells()}
+    found = renewal(store, hunt.spread(plan, cells.values()), choice, request)
+    return hunt.begin(meant, {each: cells[each] for each in found.kept}), found
 
 
 def _tell_renewal(events: EventLog, found: Renewal) -> None:

@@ -291,6 +291,7 @@ class Sweep:
             return []
         stored = StoredCell(self.store.cells_dir / cell_folder(cell.id), result)
         found = self._hunt.after(cell, stored)
+        self.outcome.overloaded = self._hunt.overloaded
         self._planned = [*self._planned, *found]
         return found
 

@@ -165,7 +165,7 @@ def show_outcome(outcome: Outcome, directory: Path, resume_command: str) -> Exit
         _show_kept_failed(outcome.kept_failed)
     good = (
         not outcome.kept_failed
-        and not outcome.count(CellStatus.FAILED)
+        and not outcome.went_wrong
         and (ok or not outcome.results)
     )
     return ExitCode.OK if good else ExitCode.SOME_CELLS_FAILED
