@@ -68,10 +68,13 @@ class Budget:
             around_s -= self.clock() - self._deployed_s - self._in_cells_s
         return self._cells.corrected(took_s(cell, self.foreseen)) + max(0.0, around_s)
 
+    def left_s(self) -> float:
+        """Seconds that are left of it."""
+        return self.budget_s - (self.clock() - self._began_s)
+
     def fits(self, deployment: Deployment, cell: PlannedCell) -> bool:
         """Whether the cell, begun now, is over within the budget."""
-        spent_s = self.clock() - self._began_s
-        return spent_s + self.needed_s(deployment, cell) <= self.budget_s
+        return self.needed_s(deployment, cell) <= self.left_s()
 
     def deploys(self, deployment: Deployment) -> None:
         """The device is being shared and the servers are started."""

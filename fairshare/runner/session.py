@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fairshare.events import EventLog, Listener
-from fairshare.processes.clean import FAILED, find_dead_runs, undo
-from fairshare.processes.scope import watched
 from fairshare.results import layout
 from fairshare.results.files import writing
-from fairshare.results.provenance import gather
 from fairshare.results.store import ResultStore
 from fairshare.runner.budget import Budget
+from fairshare.runner.conducting import conduct
 from fairshare.runner.eta import Eta
 from fairshare.runner.foresight import foresee
+from fairshare.runner.ground import ground
 from fairshare.runner.outcome import Outcome
 from fairshare.runner.plan import RunPlan
-from fairshare.runner.preflight import require_fit, reservations, unready_modes
 from fairshare.runner.renewal import Choice, Renewal, renew, renewal
 from fairshare.runner.search import KneeHunt, knee_hunt
 from fairshare.runner.settings import Settings
-from fairshare.runner.sweep import Sweep
-from fairshare.sharing.lease import lease, lock_path
-from fairshare.virtual.driver import switch_on
+from fairshare.runner.site import Site
 
 
 def default_output_dir(name: str) -> Path:
@@ -47,13 +41,15 @@ def execute(
     budget_s: float | None = None,
     skip_unready: bool = False,
     choice: Choice | None = None,
+    site: Site = ground,
 ) -> Outcome:
     """Run the plan into ``directory``; ``request`` is kept in matrix.json, for reruns.
 
     ``choice`` says which of its cells are run (without it, all), and with ``resume`` which of those
     that the folder has already are measured again. Cells that no longer fit into ``budget_s``
     seconds from now are left for another call. With ``skip_unready`` cells of modes that this
-    machine is not ready for are infeasible, and the others run.
+    machine is not ready for are infeasible, and the others run. ``site`` has the devices: this
+    machine's, or those of many.
 
     Raises:
         DeviceBusyError: another run holds the device.
@@ -70,6 +66,7 @@ def execute(
             budget_s=budget_s,
             skip_unready=skip_unready,
             choice=choice or Choice(),
+            site=site,
         )
     )
 
@@ -85,21 +82,12 @@ async def _execute(
     budget_s: float | None,
     skip_unready: bool,
     choice: Choice,
+    site: Site,
 ) -> Outcome:
     ends_s = None if budget_s is None else time.monotonic() + budget_s
-    # The reaper first: the lock is removed however early this process is killed. Then the device:
-    # a run that is refused must not leave a folder that refuses the next one.
-    async with contextlib.AsyncExitStack() as stack:
-        watch = stack.enter_context(watched(lock_path(settings.device, settings.driver)))
-        await stack.enter_async_context(lease(settings.device, settings.driver, directory))
-        switch_on(settings.device)
-        # Dead runs before the checks: what they left behind is no reason to refuse this one.
-        cleaned = {run.run_id: undo(run, dry_run=False) for run in find_dead_runs()}
-        if skip_unready:
-            unready = await asyncio.to_thread(unready_modes, settings, plan, directory)
-            plan = plan.without_modes(unready)
-        findings = await asyncio.to_thread(require_fit, settings, plan, directory)
-        header = _header(settings, plan, request)
+    async with site(settings, plan, directory, skip_unready=skip_unready) as place:
+        plan = place.plan
+        header = _header(settings, plan, request, place.provenance)
         hunt = knee_hunt(settings)
         store, plan, found = _store(
             plan, directory, resume=resume, choice=choice, header=header, hunt=hunt
@@ -108,25 +96,21 @@ async def _execute(
             for listener in listeners:
                 events.listen(listener)
             events.listen(Eta(plan, settings.launcher.engine, events))
-            for run_id, told in cleaned.items():
-                failed = [line for line in told if line.startswith(FAILED)]
-                done = [line for line in told if line not in failed]
-                events.emit("run.cleaned", run=run_id, done=done, failed=failed)
+            place.tell(events)
             _tell_renewal(events, found)
-            for finding in reservations(findings):
-                events.emit("preflight.warned", check=finding.name, says=finding.says)
             events.emit("sweep.started", cells=len(plan.cells), infeasible=len(plan.infeasible))
             budget = await asyncio.to_thread(_budget, settings, plan, store, ends_s)
-            stop = asyncio.Event()
-            sweep = Sweep(settings, store, events, stop, watch, budget=budget, hunt=hunt)
+            sweep = place.conductor(store, events, budget=budget, hunt=hunt)
             looked_for = hunt.overloaded if hunt else set()
             sweep.outcome.kept_failed = [c for c in found.kept_failed if c not in looked_for]
-            outcome = await _run(sweep, plan, trial=skip_unready)
+            outcome = await conduct(sweep, plan, trial=skip_unready)
             events.emit("sweep.finished", stopped=outcome.stopped)
     return outcome
 
 
-def _header(settings: Settings, plan: RunPlan, request: Mapping[str, Any]) -> dict[str, Any]:
+def _header(
+    settings: Settings, plan: RunPlan, request: Mapping[str, Any], provenance: dict[str, Any]
+) -> dict[str, Any]:
     """What ``matrix.json`` says, of the whole sweep however few of its cells are run now."""
     return {
         "request": dict(request),
@@ -138,9 +122,7 @@ def _header(settings: Settings, plan: RunPlan, request: Mapping[str, Any]) -> di
             for d in plan.deployments
         ],
         "infeasible": {i.cell.id: i.reason for i in plan.infeasible},
-        "provenance": gather(
-            settings.device, settings.launcher, engine_version=settings.engine_version
-        ),
+        "provenance": provenance,
         "starts": [],
     }
 
@@ -209,51 +191,3 @@ def _budget(
     foreseen = foresee(settings, plan)
     left_s = ends_s - time.monotonic()
     return Budget(left_s, settings.launcher.engine, foreseen, started)
-
-
-async def _run(sweep: Sweep, plan: RunPlan, *, trial: bool) -> Outcome:
-    task = asyncio.create_task(sweep.run(plan, trial=trial))
-    with _signals(sweep.stop, sweep, task, sweep.events):
-        try:
-            return await task
-        except asyncio.CancelledError:
-            sweep.outcome.stopped = True
-            return sweep.outcome
-
-
-@contextlib.contextmanager
-def _signals(
-    stop: asyncio.Event, sweep: Sweep, task: asyncio.Task[Outcome], events: EventLog
-) -> Iterator[None]:
-    """The first Ctrl-C ends the cell and cleans up; the second kills the servers first.
-
-    Each acts before it speaks, since the terminal may be gone; and the task is cancelled only
-    once, so that a third Ctrl-C does not cut the tidying short.
-    """
-    loop = asyncio.get_running_loop()
-    killing: list[asyncio.Task[None]] = []
-
-    async def kill() -> None:
-        await sweep.kill_processes()
-        if not task.cancelling():
-            task.cancel()
-        events.emit("stop.requested", how="at once")
-
-    def first_or_second() -> None:
-        if not stop.is_set():
-            stop.set()
-            events.emit("stop.requested", how="in order")
-            return
-        if all(each.done() for each in killing):
-            killing.append(loop.create_task(kill()))
-
-    watched = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    for number in watched:
-        loop.add_signal_handler(number, first_or_second)
-    try:
-        yield
-    finally:
-        for number in watched:
-            loop.remove_signal_handler(number)
-        for each in killing:
-            each.cancel()
