@@ -1,4 +1,4 @@
-"""import: results of other tools."""
+"""import, export: results from other tools, and for them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from fairshare.cli.output import say
 if TYPE_CHECKING:
     from fairshare.results.exchange import ImportedCell
 
+_EXPORTS = ("parquet", "csv", "vllm-bench")
 _FORMATS = ("vtc-artifact", "vllm-bench", "fairserve")
 _HIGHEST_WEIGHT = 1e6
 
@@ -107,6 +108,31 @@ def import_command(
         _tell(cell)
     say(f"results in {directory}; next:")
     say(f"  fairshare report {directory}")
+
+
+@click.command("export")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--format", "form", type=click.Choice(_EXPORTS), required=True,
+    help="Tables of requests and of figures (parquet, csv), or vllm bench serve's JSON.",
+)  # fmt: skip
+@click.option(
+    "--output-dir", type=click.Path(path_type=Path, file_okay=False),
+    help="Where the files go (default: analysis/export of FOLDER).",
+)  # fmt: skip
+def export_command(folder: Path, form: str, output_dir: Path | None) -> None:
+    """Write the requests and figures of the result folder FOLDER for other tools.
+
+    parquet and csv make requests.* (a line per request) and cells.* (the summary); vllm-bench
+    makes a file per cell and tenant, which import --format vllm-bench reads back.
+    """
+    from fairshare.analysis.export import ExportFormat, export
+
+    written = export(folder, ExportFormat(form), output_dir)
+    for path in written:
+        say(f"wrote {path}")
+    if not written:
+        say("nothing to write: no cell was measured to its end")
 
 
 def _new_folder() -> Path:

@@ -29,6 +29,7 @@ COMMANDS = {
     "compare": ("compare", "Hold result folders against each other, for people and for CI."),
     "plausible": ("plausible", "Say which figures a device cannot have reached, and why."),
     "import": ("exchange", "Bring in results of other tools, to analyse them in the same way."),
+    "export": ("exchange", "Write results as Parquet, CSV or vllm bench serve's JSON."),
     "list": ("catalog", "List scenarios, launchers, matrices, devices, models."),
     "validate": ("catalog", "Check YAML files without running anything."),
     "schema": ("catalog", "Print or write the JSON Schemas of the YAML files, for editors."),

@@ -77,7 +77,9 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _run(path: Path, item: Item) -> ForeignRun:
     columns = {name: item.list_of(name) for name in _DETAILS}
     starts, queued = _optional(item, "start_times"), _optional(item, "queue_times")
-    lengths = {len(column) for column in (*columns.values(), starts, queued) if column is not None}
+    wholes = _optional(item, "e2els")
+    given = (*columns.values(), starts, queued, wholes)
+    lengths = {len(column) for column in given if column is not None}
     if len(lengths) != 1 or 0 in lengths:
         raise item.complaint(f"{', '.join(_DETAILS)} are not lists of equal length, one or more")
     tenant = item.text("model_id") if "model_id" in item.values else path.stem
@@ -90,7 +92,8 @@ def _run(path: Path, item: Item) -> ForeignRun:
         )  # fmt: skip
         sent_s = one.checked_seconds("start_times", starts[index]) - began_s if starts else 0.0
         wait_s = one.checked_seconds("queue_times", queued[index]) if queued else 0.0
-        records.append(_record(index, tenant, one, (sent_s - wait_s, sent_s)))
+        whole_s = one.checked_seconds("e2els", wholes[index]) if wholes else None
+        records.append(_record(index, tenant, one, (sent_s - wait_s, sent_s, whole_s)))
     last_s = max(record.end_ns or 0 for record in records) / 1e9
     end_s = max(item.seconds("duration"), last_s) if "duration" in item.values else last_s
     if end_s <= 0:
@@ -112,20 +115,23 @@ def _run(path: Path, item: Item) -> ForeignRun:
 
 
 def _optional(item: Item, name: str) -> list[Any] | None:
-    """A list that older versions did not write."""
+    """A list that some versions do not write; ``e2els`` only our own export does."""
     return item.list_of(name) if item.values.get(name) else None
 
 
-def _record(index: int, tenant: str, one: Item, begun: tuple[float, float]) -> RequestRecord:
-    intended_s, sent_s = begun
+def _record(
+    index: int, tenant: str, one: Item, times: tuple[float, float, float | None]
+) -> RequestRecord:
+    """``times`` are the intended one, the sending, and how long the answer took, if it is told."""
+    intended_s, sent_s, whole_s = times
     error, ttft_s = one.values["errors"], None
     gaps = [one.checked_seconds("itls", gap) for gap in one.list_of("itls")]
     if is_number(one.values["ttfts"]) and one.values["ttfts"] > 0:
         ttft_s = one.seconds("ttfts")
     arrivals = [] if ttft_s is None else list(accumulate(gaps, initial=sent_s + ttft_s))
-    timing = Timing(
-        intended_s, sent_s, arrivals[0] if arrivals else None, arrivals[-1] if arrivals else sent_s
-    )
+    last_s = arrivals[-1] if arrivals else sent_s
+    end_s = last_s if whole_s is None else max(last_s, sent_s + whole_s)
+    timing = Timing(intended_s, sent_s, arrivals[0] if arrivals else None, end_s)
     if error or ttft_s is None:
         if error is not None and not isinstance(error, str):
             raise one.complaint(f"errors is {shown(error)}, not a text")
