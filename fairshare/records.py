@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Self
 
@@ -166,7 +166,8 @@ class CellKey:
     """One point of the matrix. ``tenant`` is set where one tenant runs alone (exclusive).
 
     ``policy`` has its options behind its name; ``scheduling`` is where it decides (None: nowhere,
-    the engine serves in its own order).
+    the engine serves in its own order). ``shares`` is how the device is split, where a sweep tries
+    several ways (``70:30``, or the profiles).
     """
 
     scenario: str
@@ -177,6 +178,7 @@ class CellKey:
     tenant: str | None = None
     load_scale: float = 1.0
     scheduling: Scheduling | None = None
+    shares: str | None = None
 
     @property
     def slug(self) -> str:
@@ -189,11 +191,20 @@ class CellKey:
             parts.append(self.tenant)
         if self.scheduling is not None:
             parts += [_in_a_slug(self.policy), self.scheduling.value]
+        if self.shares is not None:
+            parts.append(_in_a_slug(self.shares))
         if self.concurrency is not None:
             parts.append(f"c{self.concurrency}")
         if self.load_scale != 1.0:
             parts.append(f"x{self.load_scale:g}")
         return "_".join([*parts, f"r{self.repetition}"])
+
+    def definition(self) -> dict[str, Any]:
+        """What of the key defines a cell: ``shares`` only where a sweep varies them."""
+        given = asdict(self)
+        return (
+            given if self.shares is not None else {k: v for k, v in given.items() if k != "shares"}
+        )
 
     def cell_id(self, definition: Any) -> str:
         """The folder name: the slug and eight digits of the definition's fingerprint."""
@@ -259,7 +270,12 @@ class CellResult:
     @property
     def mode_label(self) -> str:
         """The mode as shown to people, with the policy where one decides."""
-        return mode_label(self.label, self.key.policy, self.key.scheduling)
+        return mode_label(self.split_label, self.key.policy, self.key.scheduling)
+
+    @property
+    def split_label(self) -> str:
+        """The mode with the split of the device, where a sweep tries several."""
+        return f"{self.label} {self.key.shares}" if self.key.shares else self.label
 
     def to_json(self) -> bytes:
         """The contents of ``cell.json``."""

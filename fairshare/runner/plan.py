@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import orjson
 from fairshare.errors import InfeasibleError
 from fairshare.records import FORMAT_VERSION, CellKey, Mode, TransportKind, fingerprint
 from fairshare.runner.feasibility import check_servers
+from fairshare.runner.groups import Group, by_split, groups_of
 from fairshare.runner.in_engine import with_scheduler
 from fairshare.runner.in_process import made_in_process
 from fairshare.runner.scheduling import OWN_ORDER, Scheduler
@@ -94,29 +96,18 @@ class RunPlan:
         return RunPlan(kept, (*self.infeasible, *cells))
 
 
-@dataclass(slots=True)
-class _Group:
-    """Tenants that one set of servers serves, and the policies under which it does."""
-
-    mode: Mode
-    scenario: Scenario
-    base_dir: Path
-    tenants: list[Tenant]
-    schedulers: list[Scheduler] = field(default_factory=lambda: [OWN_ORDER])
-
-
 def make_plan(settings: Settings) -> RunPlan:
     """Write the matrix out; pure."""
     deployments: list[Deployment] = []
     infeasible: list[InfeasibleCell] = []
+    partition = partial(_partition, settings)
+    search = settings.matrix.search
+    groups = [each for group in groups_of(settings) for each in by_split(group, search, partition)]
     for repetition in range(1, settings.matrix.rounds + 1):
         round_: list[Deployment] = []
-        for group in _groups(settings):
+        for group in groups:
             try:
-                plan = partitioner_of(settings, group.mode).plan(
-                    settings.device,
-                    [_demand(settings, tenant, group.base_dir) for tenant in group.tenants],
-                )
+                plan = _partition(settings, group)
                 if settings.matrix.transport is TransportKind.IN_PROCESS:
                     plan = made_in_process(plan)
                 launcher, plan = with_scheduler(
@@ -139,7 +130,7 @@ def make_plan(settings: Settings) -> RunPlan:
 def at(cell: PlannedCell, **load: Any) -> PlannedCell:
     """The same cell at another load or repetition: ``load`` are fields of its key."""
     key = replace(cell.key, **load)
-    definition = {**cell.definition, "key": key}
+    definition = {**cell.definition, "key": key.definition()}
     seed, contents_seed = _seeds(definition["seed"], key)
     return replace(
         cell,
@@ -165,49 +156,18 @@ def partitioner_of(settings: Settings, mode: Mode) -> Partitioner:
     return partitioner_for(mode, settings.device, settings.driver, settings.sharing)
 
 
+def _partition(settings: Settings, group: Group) -> PartitionPlan:
+    demands = [_demand(settings, tenant, group.base_dir) for tenant in group.tenants]
+    return partitioner_of(settings, group.mode).plan(settings.device, demands)
+
+
 def _demand(settings: Settings, tenant: Tenant, base_dir: Path) -> TenantDemand:
     adapter = tenant.adapter and str((base_dir / Path(tenant.adapter).expanduser()).resolve())
     return TenantDemand(tenant.name, settings.model_of(tenant), adapter, tenant.share)
 
 
-def _groups(settings: Settings) -> Iterator[_Group]:
-    """Per scenario and mode the sets of tenants that are served at once.
-
-    That is all of them, but in exclusive mode those of one model: they have the device in turn.
-    Mode logical is the one that has policies; those inside the engine need servers of their own.
-    """
-    for scenario, path in settings.scenarios:
-        for mode in settings.modes:
-            tenants = scenario.expanded()
-            if mode is Mode.LOGICAL:
-                for schedulers in _by_servers(settings.schedulers):
-                    yield _Group(mode, scenario, path.parent, tenants, schedulers)
-                continue
-            if mode is not Mode.EXCLUSIVE:
-                yield _Group(mode, scenario, path.parent, tenants)
-                continue
-            by_model: dict[tuple[str, str | None], list[Tenant]] = {}
-            for tenant in tenants:
-                by_model.setdefault((settings.model_of(tenant), tenant.adapter), []).append(tenant)
-            for alike in by_model.values():
-                yield _Group(mode, scenario, path.parent, alike)
-
-
-def _by_servers(schedulers: Sequence[Scheduler]) -> list[list[Scheduler]]:
-    """Schedulers that need the same servers, together."""
-    found: list[list[Scheduler]] = []
-    for each in schedulers:
-        for alike in found:
-            if alike[0].in_server == each.in_server:
-                alike.append(each)
-                break
-        else:
-            found.append([each])
-    return found
-
-
 def _cells(
-    settings: Settings, group: _Group, repetition: int, plan: PartitionPlan | None
+    settings: Settings, group: Group, repetition: int, plan: PartitionPlan | None
 ) -> list[PlannedCell]:
     sets = (
         [(tenant.name, [tenant]) for tenant in group.tenants]
@@ -227,6 +187,7 @@ def _cells(
                     tenant=alone,
                     load_scale=load_scale,
                     scheduling=scheduler.place,
+                    shares=group.shares,
                 )
                 cells.append(_cell(settings, group, key, tenants, plan=plan, scheduler=scheduler))
     return cells
@@ -234,7 +195,7 @@ def _cells(
 
 def _cell(
     settings: Settings,
-    group: _Group,
+    group: Group,
     key: CellKey,
     tenants: Sequence[Tenant],
     *,
@@ -243,7 +204,7 @@ def _cell(
 ) -> PlannedCell:
     definition = {
         "format_version": FORMAT_VERSION,
-        "key": key,
+        "key": key.definition(),
         "scenario": group.scenario.model_dump(mode="json", exclude={"tenants"}),
         "tenants": [tenant.model_dump(mode="json") for tenant in tenants],
         "all_tenants": [tenant.model_dump(mode="json") for tenant in group.scenario.tenants],

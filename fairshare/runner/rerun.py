@@ -126,6 +126,7 @@ def _request(
         "concurrency": [key.concurrency] if key.concurrency else [],
         "load_scale": [key.load_scale],
         "num_runs": key.repetition,
+        "search": None,  # of its cells just this one; its shares are in its own scenario
         **scheduling,
     }
     original = Flags() if elsewhere else Flags(**request.get("flags", {}))
@@ -138,9 +139,10 @@ def _request(
 
 
 def _only(plan: RunPlan, key: CellKey) -> RunPlan:
-    others = {cell.id for cell in plan.cells if cell.key != key}
+    alike = dataclasses.replace(key, shares=None)
+    others = {cell.id for cell in plan.cells if cell.key != alike}
     kept = plan.without(others)
-    infeasible = tuple(i for i in plan.infeasible if i.cell.key == key)
+    infeasible = tuple(i for i in plan.infeasible if i.cell.key == alike)
     if not kept.deployments and not infeasible:
         raise SpecError(f"the cell {key.slug} no longer follows from its own definition")
     return dataclasses.replace(kept, infeasible=infeasible)

@@ -25,6 +25,7 @@ TERMS: Mapping[str, Callable[[CellKey], object]] = {
     "tenant": lambda key: key.tenant,
     "load": lambda key: f"{key.load_scale:g}",
     "run": lambda key: key.repetition,
+    "shares": lambda key: key.shares,
 }
 
 

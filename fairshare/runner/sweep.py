@@ -292,6 +292,8 @@ class Sweep:
         stored = StoredCell(self.store.cells_dir / cell_folder(cell.id), result)
         found = self._hunt.after(cell, stored)
         self.outcome.overloaded = self._hunt.overloaded
+        for each in found:
+            self.events.emit("search.asked", cell=each.id)
         self._planned = [*self._planned, *found]
         return found
 

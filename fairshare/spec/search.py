@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from fairshare.spec.base import Spec
 
@@ -28,6 +28,13 @@ class ShareSweep(Spec):
     kind: Literal["shares"] = "shares"
     step: int = Field(10, ge=1, le=50)
     """Shares are multiples of so many percent."""
+
+    @field_validator("step")
+    @classmethod
+    def _divides(cls, step: int) -> int:
+        if 100 % step:
+            raise ValueError(f"{step} % does not divide 100 %: take 1, 2, 4, 5, 10, 20, 25 or 50")
+        return step
 
 
 Search = Annotated[KneeSearch | ShareSweep, Field(discriminator="kind")]

@@ -186,9 +186,15 @@ def _over(course: Course, event: Event) -> None:
     course.over, course.cell, course.doing = True, None, "over"
 
 
+def _asked(course: Course, event: Event) -> None:
+    """A search wants another cell."""
+    course.cells += 1
+
+
 _TAKERS: Mapping[str, Callable[[Course, Event], None]] = {
     "sweep.started": _begun,
     "sweep.left": _left,
+    "search.asked": _asked,
     "deployment.started": _deployment,
     "cell.started": _cell,
     "cell.phase": _phase,
