@@ -2,20 +2,65 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fairshare.cli.options import TEXT
 from fairshare.cli.results import FOLDER
-from fairshare.cli.sweeps import OUTPUT_DIR, flags_of, matrix_of, sweep_flags
+from fairshare.cli.sweeps import OUTPUT_DIR, sweep_flags
+from fairshare.cli.wishes import flags_of, matrix_of
 from fairshare.errors import ExitCode
 
+if TYPE_CHECKING:
+    from fairshare.spec.scenario import Scenario
+
 _FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+class Parts(click.ParamType[list[float]]):
+    """Numbers with colons between them."""
+
+    name = "parts"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[float]:
+        """The numbers, all above zero."""
+        try:
+            parts = [float(part) for part in str(value).split(":")]
+        except ValueError:
+            parts = []
+        if len(parts) < 2 or not all(0 < part < math.inf for part in parts):
+            self.fail(f"{value!r} is not like 3:1", param, ctx)
+        return parts
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is to be different from the scenarios' files."""
+
+    times: int | None
+    split: list[float] | None
+
+    def of(self, names: Sequence[str]) -> list[tuple[Scenario, Path]] | None:
+        """The scenarios as asked for; None: as their files have them."""
+        from fairshare.runner.what_if import multiplied, split
+        from fairshare.spec.loading import load_scenario
+
+        if not self.times and not self.split:
+            return None
+        changed = []
+        for scenario, path in map(load_scenario, names):
+            more = multiplied(scenario, self.times) if self.times else scenario
+            changed.append((split(more, self.split) if self.split else more, path))
+        return changed
 
 
 @click.command("predict")
@@ -29,6 +74,18 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     help="Constants that `fairshare calibrate` found: its file, or the folder it was run on.",
 )
 @click.option(
+    "--times",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="What if every tenant were there N times? Their shares are divided.",
+)
+@click.option(
+    "--split",
+    type=Parts(),
+    metavar="A:B:...",
+    help="What if mps and mig gave the tenants, in order, such parts of the device?",
+)
+@click.option(
     "--against",
     type=_FOLDER,
     metavar="DIR",
@@ -39,22 +96,27 @@ def predict_command(
     no_report: bool,
     calibration: Path | None,
     against: Path | None,
+    *,
+    times: int | None,
+    split: list[float] | None,
     **given: Any,
 ) -> None:
     """Predict every SCENARIO in every mode on a simulated GPU, without starting a server.
 
     The figures come from a model of the hardware (docs/predict.md says how good it is) and are
     marked as simulated. Ask "what if" by changing a flag: another --device virtual:NAME, another
-    --mig-layout, more tenants, another policy.
+    --split or --mig-layout, --times more tenants, --load-scale, another policy.
     """
     from fairshare.runner.calibration import calibrated
     from fairshare.virtual.physics import PUBLISHED
 
     constants = PUBLISHED if calibration is None else calibrated(calibration)
     if against is not None:
+        if times or split:
+            raise click.UsageError("--against takes the tenants and their parts from DIR")
         _against(against, output_dir, constants, given)
         return
-    _predict(output_dir, constants, given, report=not no_report)
+    _predict(output_dir, constants, given, Asked(times, split), report=not no_report)
 
 
 @click.command("calibrate")
@@ -88,7 +150,7 @@ def calibrate_command(folder: Path, device: str | None, model: str | None) -> No
 
 
 def _predict(
-    output_dir: Path | None, constants: Any, given: dict[str, Any], *, report: bool
+    output_dir: Path | None, constants: Any, given: dict[str, Any], asked: Asked, *, report: bool
 ) -> None:
     from fairshare.analysis import build
     from fairshare.records import CellStatus
@@ -102,7 +164,7 @@ def _predict(
     matrix, flags = matrix_of(given), flags_of(given)
     if flags.device is None and matrix.device is None:
         flags = replace(flags, device="virtual")
-    settings = settle(matrix, flags)
+    settings = settle(matrix, flags, scenarios=asked.of(matrix.scenarios))
     require_simulated(settings)
     click.echo(f"device: {settings.device_reason}; in virtual time")
     directory = output_dir or default_output_dir(f"predicted-{matrix.name}")

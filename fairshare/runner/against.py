@@ -17,7 +17,10 @@ from fairshare.runner.rerun import replay
 from fairshare.runner.settings import Flags
 from fairshare.virtual.physics import Constants
 
-_IMPORTED = "imported: its file does not tell the engine and the requests' schedule"
+_NO_GPU = {
+    Provenance.IMPORTED: "imported: its file does not tell the engine and the requests' schedule",
+    Provenance.MEASURED_ON_CPU: "measured on cpu: only GPUs are simulated",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,20 +65,24 @@ def predict_against(
 ) -> tuple[list[Compared], list[Unpredicted]]:
     """Simulate each cell that was measured to its end, in result folders below ``into``.
 
+    Every other cell is among those that could not be.
+
     Raises:
         ResultsError: a folder cannot be used.
         SpecError: nothing is known of the GPU.
     """
     store = ResultStore.open(folder)
+    cells = {cell.result.id: cell for cell in store.cells()}
+    reasons = {id_: reason for id_, cell in cells.items() if (reason := _why_not(cell))}
+    missing = [Unpredicted(cells[id_].result.key.slug, reason) for id_, reason in reasons.items()]
+    missing += [Unpredicted(id_, "not measured yet") for id_ in _planned(store) if id_ not in cells]
+    if len(reasons) == len(cells):
+        return [], missing
     on = _Place(f"virtual:{measured_gpu(store, gpu).name}", model, constants)
     measured = {cell.result.id: cell for cell in analyze(store).cells}
     compared: list[Compared] = []
-    missing: list[Unpredicted] = []
-    for stored in store.cells():
-        if not stored.complete or stored.result.status is not CellStatus.OK:
-            continue
-        if stored.result.provenance is Provenance.IMPORTED:
-            missing.append(Unpredicted(stored.result.key.slug, _IMPORTED))
+    for id_, stored in cells.items():
+        if id_ in reasons:
             continue
         try:
             found = _predicted(store, stored, into / stored.dir.name, on)
@@ -84,6 +91,24 @@ def predict_against(
             continue
         compared += _compare(measured[stored.result.id], found)
     return compared, missing
+
+
+def _planned(store: ResultStore) -> Iterator[str]:
+    """The cells that the run was to have."""
+    for deployment in store.matrix.get("plan", []):
+        if isinstance(deployment, dict) and isinstance(ids := deployment.get("cells"), list):
+            yield from map(str, ids)
+
+
+def _why_not(stored: StoredCell) -> str | None:
+    """Why there is nothing to hold a prediction against, if so."""
+    result = stored.result
+    if not stored.complete:
+        return "not measured to its end"
+    if result.status is not CellStatus.OK:
+        reason = (result.reason or "").splitlines()
+        return f"{result.status.value}: {reason[0]}" if reason else result.status.value
+    return _NO_GPU.get(result.provenance)
 
 
 def _predicted(store: ResultStore, stored: StoredCell, into: Path, on: _Place) -> CellAnalysis:
