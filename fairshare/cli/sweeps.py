@@ -10,6 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fairshare.cli.choosing import (
+    again_flags,
+    choice_of,
+    is_again,
+    selected,
+    selection_flags,
+    selection_of,
+)
+from fairshare.cli.cluster import cluster_flags, spread
+from fairshare.cli.finishing import finish_flags, finishing, hook_of
 from fairshare.cli.options import (
     FLOATS,
     INTEGERS,
@@ -23,22 +33,23 @@ from fairshare.cli.options import (
     policy_flags,
     where_flags,
 )
+from fairshare.cli.searching import search_flags
+from fairshare.cli.wishes import DEFAULT_MATRIX, flags_of, matrix_of
 from fairshare.errors import ExitCode, FairshareError
 
 if TYPE_CHECKING:
+    from fairshare.runner.hook import Hook
     from fairshare.runner.plan import RunPlan
+    from fairshare.runner.renewal import Choice
     from fairshare.runner.settings import Flags, Settings
+    from fairshare.runner.site import Site
     from fairshare.spec.matrix import Matrix
 
-DEFAULT_MATRIX = "quick"
 SECONDS_PER_HOUR = 3600
 OUTPUT_DIR = click.option(
     "--output-dir",
     type=click.Path(path_type=Path, file_okay=False),
     help="Where results go (default: results/NAME-DATE-TIME).",
-)
-RESUME = click.option(
-    "--resume", is_flag=True, help="Run only the cells that --output-dir still lacks."
 )
 _DEFINED_BY_THE_CELL = (
     "mode",
@@ -58,35 +69,6 @@ _DEFINED_BY_THE_CELL = (
     "scheduling",
     "gateway_window",
 )
-_FLAG_FIELDS = (
-    "device",
-    "gpu",
-    "launcher",
-    "model",
-    "engine_args",
-    "python",
-    "allow_gpu_changes",
-    "allow_gpu_reset",
-    "allow_foreign",
-)
-_SWEEP_FLAGS = (
-    "modes",
-    "policies",
-    "scheduling",
-    "gateway_window",
-    "concurrency",
-    "load_scale",
-    "num_runs",
-    "seed",
-    "load_processes",
-    "transport",
-)
-# Section of the matrix -> its entries, each with the flag that sets it.
-_SECTION_FLAGS = {
-    "mig": {"how": "mig", "layout": "mig_layout"},
-    "mps": {"partitioning": "mps_partitioning"},
-    "timeslice": {"policy": "timeslice_policy"},
-}
 
 
 def sweep_flags(command: Any) -> Any:
@@ -120,8 +102,11 @@ def sweep_flags(command: Any) -> Any:
 
 @click.command("matrix")
 @sweep_flags
+@search_flags
+@selection_flags
 @OUTPUT_DIR
-@RESUME
+@again_flags
+@cluster_flags
 @click.option(
     "--max-hours",
     type=click.FLOAT,
@@ -134,10 +119,10 @@ def sweep_flags(command: Any) -> Any:
 )
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop (the same as plan).")
 @click.option("--no-report", is_flag=True, help="Leave out figures and page; build them later.")
+@finish_flags
 def matrix_command(
     *,
     output_dir: Path | None,
-    resume: bool,
     max_hours: float | None,
     skip_unready_modes: bool,
     dry_run: bool,
@@ -152,10 +137,15 @@ def matrix_command(
     if max_hours is not None and not max_hours > 0:
         raise click.UsageError("--max-hours is more than 0")
     budget_s = None if max_hours is None else max_hours * SECONDS_PER_HOUR
+    resume, choice = choice_of(given)
+    hook = hook_of(given)
     matrix, flags = matrix_of(given), flags_of(given)
-    settings, plan = _settle(matrix, flags)
+    many = spread(given, matrix, flags, output_dir)
+    settings, plan, site = many or (*_settle(matrix, flags), None)
     if dry_run:
-        _show_plan(settings, plan, budget_s)
+        if resume and output_dir is not None:
+            plan = _still_to_run(settings, plan, flags, output_dir, choice)
+        _show_plan(settings, selected(plan, choice.selection), budget_s)
         return
     _execute(
         settings,
@@ -163,17 +153,24 @@ def matrix_command(
         flags,
         output_dir,
         resume=resume,
+        choice=choice,
         report=not no_report,
         budget_s=budget_s,
         skip_unready=skip_unready_modes,
+        hook=hook,
+        site=site,
     )
 
 
 @click.command("plan")
 @sweep_flags
+@search_flags
+@selection_flags
 def plan_command(**given: Any) -> None:
     """Show every cell in order, every command that would run, what cannot run, and the time."""
-    _show_plan(*_settle(matrix_of(given), flags_of(given)))
+    selection = selection_of(given)
+    settings, plan = _settle(matrix_of(given), flags_of(given))
+    _show_plan(settings, selected(plan, selection))
 
 
 @click.command("run")
@@ -194,16 +191,16 @@ def plan_command(**given: Any) -> None:
 @load_flags
 @policy_flags
 @OUTPUT_DIR
-@RESUME
+@again_flags
 def run_command(
     scenario: str | None,
     rerun: str | None,
     folder: Path | None,
     output_dir: Path | None,
-    resume: bool,
     **given: Any,
 ) -> None:
     """Run a single cell: one SCENARIO in one mode (in exclusive mode, one per tenant)."""
+    resume, choice = choice_of(given)
     if rerun is not None:
         if folder is None or scenario is not None:
             raise click.UsageError("--rerun CELL_ID goes with --results FOLDER and no SCENARIO")
@@ -227,89 +224,19 @@ def run_command(
         }
         flags = flags_of(given)
         settings, plan = _settle(matrix_of(single), flags)
-    _execute(settings, plan, flags, output_dir, resume=resume, report=True)
-
-
-def matrix_of(given: dict[str, Any]) -> Matrix:
-    """The sweep file with the flags laid over it; scenarios alone need no file."""
-    from fairshare.spec.loading import load_matrix, validate
-    from fairshare.spec.matrix import Matrix
-
-    base: dict[str, Any] = {}
-    if given["matrix_name"] or not given["scenarios"]:
-        matrix = load_matrix(given["matrix_name"] or DEFAULT_MATRIX)
-        base = matrix.model_dump(exclude_unset=True)
-    renamed = {"warmup": "warmup_s", "window": "window_s", "drain": "drain_s"}
-    changes: dict[str, Any] = {}
-    for name in (*_SWEEP_FLAGS, *renamed):
-        if given.get(name) is not None:
-            changes[renamed.get(name, name)] = given[name]
-    policies = changes.get("policies") or base.get("policies")
-    if given["policy_options"]:
-        changes["policies"] = _with_options(policies or ["fcfs"], given["policy_options"])
-    for section, flags in _SECTION_FLAGS.items():
-        if said := {k: given[f] for k, f in flags.items() if given[f] is not None}:
-            changes[section] = {**(base.get(section) or {}), **said}
-    if given["scenarios"]:
-        changes["scenarios"] = list(given["scenarios"])
-        if given["matrix_name"] is None:
-            changes["name"] = _result_name(given["scenarios"])
-    matrix = validate({**base, **changes}, Matrix)
-    _refuse_in_vain(given, matrix)
-    return matrix
-
-
-def _with_options(
-    policies: list[Any], options: tuple[tuple[str, str, Any], ...]
-) -> list[dict[str, Any]]:
-    """The policies with the options that flags give them; each has its name in every flag."""
-    made = [{"kind": each} if isinstance(each, str) else dict(each) for each in policies]
-    for policy, name, value in options:
-        of_it = [each for each in made if each["kind"] == policy]
-        if not of_it:
-            asked = ", ".join(dict.fromkeys(each["kind"] for each in made))
-            raise click.UsageError(
-                f"--policy-option {policy}.{name}: {policy} is not among the policies ({asked})"
-            )
-        for each in of_it:
-            each[name] = value
-    return made
-
-
-def _refuse_in_vain(given: dict[str, Any], matrix: Matrix) -> None:
-    """Flags about a mode that is not among the modes; each section is called as its mode."""
-    modes = [mode.value for mode in matrix.modes]
-    for section, flags in _SECTION_FLAGS.items():
-        for flag in flags.values():
-            if given[flag] is not None and section not in modes:
-                raise click.UsageError(
-                    f"--{flag.replace('_', '-')} is for mode {section}, and the modes are "
-                    + ", ".join(modes)
-                )
-
-
-def _result_name(scenarios: tuple[str, ...]) -> str:
-    names = "-".join(Path(name).stem for name in scenarios).lower()
-    cleaned = "".join(c if c.isalnum() or c in "._-" else "-" for c in names).strip("._-")
-    return cleaned[:48] or "matrix"
-
-
-def flags_of(given: dict[str, Any]) -> Flags:
-    """The flags that are no part of a sweep."""
-    from fairshare.runner.settings import Flags
-
-    values = {name: given[name] for name in _FLAG_FIELDS}
-    values["engine_args"] = dict(given["engine_args"])
-    return Flags(**values)
+    _execute(settings, plan, flags, output_dir, resume=resume, choice=choice, report=True)
 
 
 def _settle(matrix: Matrix, flags: Flags) -> tuple[Settings, RunPlan]:
     from fairshare.runner.plan import make_plan
+    from fairshare.runner.search import check_search
     from fairshare.runner.settings import settle
 
     settings = settle(matrix, flags)
     click.echo(f"device: {settings.device_reason}")
-    return settings, make_plan(settings)
+    plan = make_plan(settings)
+    check_search(settings, plan)
+    return settings, plan
 
 
 def _replay(folder: Path, cell: str, flags: Flags) -> tuple[Settings, RunPlan, Flags]:
@@ -331,37 +258,58 @@ def _execute(
     output_dir: Path | None,
     *,
     resume: bool,
+    choice: Choice,
     report: bool,
     budget_s: float | None = None,
     skip_unready: bool = False,
+    hook: Hook | None = None,
+    site: Site | None = None,
 ) -> None:
     """Run, analyse what there is, show it, and end with the exit code that it deserves."""
+    from fairshare.runner.ground import ground
     from fairshare.runner.rerun import request_of
     from fairshare.runner.session import default_output_dir, execute
+    from fairshare.ui.live import live_view
     from fairshare.ui.outcome import show_outcome
-    from fairshare.ui.progress import Progress
 
     if resume and output_dir is None:
-        raise click.UsageError("--resume needs the --output-dir to continue")
+        raise click.UsageError("--resume, --retry-failed and --force need the --output-dir")
     directory = output_dir or default_output_dir(settings.matrix.name)
-    try:
-        outcome = execute(
-            settings,
-            plan,
-            directory,
-            resume=resume,
-            request=request_of(settings.matrix, flags),
-            listeners=[Progress()],
-            budget_s=budget_s,
-            skip_unready=skip_unready,
-        )
-    except FairshareError as error:
-        if error.exit_code not in (ExitCode.BAD_INPUT, ExitCode.DEVICE_BUSY):
-            with contextlib.suppress(FairshareError):  # what is wrong is said already
-                _show(directory, report=report)
-        raise
-    _show(directory, report=report)
-    sys.exit(show_outcome(outcome, directory, _resume_command(directory)))
+    with finishing(hook, directory) as tally:
+        try:
+            with live_view() as listener:
+                outcome = execute(
+                    settings,
+                    plan,
+                    directory,
+                    resume=resume,
+                    choice=choice,
+                    request=request_of(settings.matrix, flags),
+                    listeners=[listener, tally],
+                    budget_s=budget_s,
+                    skip_unready=skip_unready,
+                    site=site or ground,
+                )
+        except FairshareError as error:
+            if error.exit_code not in (ExitCode.BAD_INPUT, ExitCode.DEVICE_BUSY):
+                with contextlib.suppress(FairshareError):  # what is wrong is said already
+                    _show(directory, report=report)
+            raise
+        _show(directory, report=report)
+        sys.exit(show_outcome(outcome, directory, _resume_command(directory)))
+
+
+def _still_to_run(
+    settings: Settings, plan: RunPlan, flags: Flags, directory: Path, choice: Choice
+) -> RunPlan:
+    from fairshare.results.store import ResultStore
+    from fairshare.runner.rerun import request_of
+    from fairshare.runner.search import knee_hunt
+    from fairshare.runner.session import left_to_run
+
+    store, request = ResultStore.open(directory), request_of(settings.matrix, flags)
+    left, _ = left_to_run(store, plan, knee_hunt(settings), choice, request)
+    return left
 
 
 def _show(directory: Path, *, report: bool) -> None:
@@ -373,7 +321,7 @@ def _show(directory: Path, *, report: bool) -> None:
 
 def _resume_command(directory: Path) -> str:
     """The command that continues this one."""
-    words = ["fairshare", *(word for word in sys.argv[1:] if word != "--resume")]
+    words = ["fairshare", *(word for word in sys.argv[1:] if not is_again(word))]
     if not any(word.partition("=")[0] == "--output-dir" for word in words):
         words += ["--output-dir", str(directory)]
     return shlex.join([*words, "--resume"])
