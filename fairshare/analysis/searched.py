@@ -8,6 +8,10 @@ from typing import Any
 
 from fairshare.analysis.knee_tables import RULE, knee_csv, knee_json, knee_tables
 from fairshare.analysis.knees import knees
+from fairshare.analysis.model import Analysis
+from fairshare.analysis.split_answers import split_answers
+from fairshare.analysis.split_tables import RULE as SPLIT_RULE
+from fairshare.analysis.split_tables import split_csv, split_json, split_tables
 from fairshare.analysis.table import Table
 from fairshare.errors import Location, ResultsError, SpecError
 from fairshare.results import ResultStore, layout
@@ -17,23 +21,39 @@ from fairshare.spec.search import KNEE_RUNS, KneeSearch
 
 @dataclass(frozen=True, slots=True)
 class Searched:
-    """The answer of a search. ``rule`` says by what it was decided; ``files`` are by name."""
+    """The answer of a search. ``rule`` says by what it was decided; ``files`` are by name.
+
+    ``instead``: nobody reads the tables of the single loads beside it.
+    """
 
     title: str
     tables: tuple[Table, ...]
     rule: str
     files: Mapping[str, bytes] = field(default_factory=dict)
+    instead: bool = False
 
 
-def searched(store: ResultStore) -> Searched | None:
+def searched(store: ResultStore, analysis: Analysis) -> Searched | None:
     """The answer that a result folder holds; None where nothing was searched, or found yet.
 
     Raises:
         ResultsError: the folder is damaged.
     """
     asked = _request(store)
-    if asked.get("search", {}).get("kind") != "knee":
+    if (asked.get("search") or {}).get("kind") == "knee":
+        return _knees(store, asked)
+    answers = split_answers(analysis)
+    if not answers:
         return None
+    return Searched(
+        title="How to split the device",
+        tables=tuple(split_tables(answers)),
+        rule=SPLIT_RULE,
+        files={layout.SHARES_CSV: split_csv(answers), layout.SHARES_JSON: split_json(answers)},
+    )
+
+
+def _knees(store: ResultStore, asked: Mapping[str, Any]) -> Searched | None:
     search = _knee_search(store, asked["search"])
     found = knees(store.cells(), search, int(asked.get("num_runs", KNEE_RUNS)))
     if not found:
@@ -42,6 +62,7 @@ def searched(store: ResultStore) -> Searched | None:
         title="The highest load that is served",
         tables=tuple(knee_tables(found)),
         rule=RULE,
+        instead=True,
         files={layout.KNEE_CSV: knee_csv(found), layout.KNEE_JSON: knee_json(found)},
     )
 
@@ -50,7 +71,7 @@ def _request(store: ResultStore) -> Mapping[str, Any]:
     """What the user asked for; of imported results there is nothing."""
     matrix = store.matrix.get("request", {}).get("matrix")
     asked = matrix if isinstance(matrix, dict) else {}
-    return asked if isinstance(asked.get("search", {}), dict) else {}
+    return asked if isinstance(asked.get("search") or {}, dict) else {}
 
 
 def _knee_search(store: ResultStore, raw: Mapping[str, Any]) -> KneeSearch:

@@ -27,8 +27,13 @@ SUMMARY_CSV = "summary.csv"
 SUMMARY_JSON = "summary.json"
 KNEE_CSV = "knee.csv"
 KNEE_JSON = "knee.json"
+SHARES_CSV = "shares.csv"
+SHARES_JSON = "shares.json"
 FIGURES = "figures"
 REPORT = "report.html"
+REPORT_MARKDOWN = "report.md"
+ARTICLE = "article"
+CELL_PAGE = "cell.html"
 
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,150}")
 
