@@ -8,6 +8,7 @@ from pathlib import Path
 from fairshare.analysis.aggregate import Row, Setting, rows
 from fairshare.analysis.analyze import analyze
 from fairshare.analysis.model import Analysis, CellAnalysis, Drawn, Outcome
+from fairshare.analysis.searched import Searched, searched
 from fairshare.analysis.summary import summary_csv, summary_json
 from fairshare.analysis.table import Table, interaction_tables, policy_tables, tables, visible
 from fairshare.analysis.verdict import Finding, findings
@@ -35,6 +36,8 @@ class BuiltAnalysis:
     summary_json: Path
     figures: tuple[Path, ...]
     report: Path | None
+    searched: Searched | None = None
+    """The answer of a sweep that looked for one."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -73,6 +76,9 @@ def build_analysis(directory: Path, *, figures: bool, html: bool) -> BuiltAnalys
     write_atomic(folder / layout.SUMMARY_JSON, summary_json(analysis, made))
     answer, chained, found = tables(made), interaction_tables(made), findings(made)
     policies = policy_tables(made)
+    looked_for = searched(store, analysis)
+    for name, data in looked_for.files.items() if looked_for else ():
+        write_atomic(folder / name, data)
     drawn: list[Drawn] = []
     if figures:
         from fairshare.analysis.plots import draw  # noqa: PLC0415  (pandas and matplotlib)
@@ -93,6 +99,7 @@ def build_analysis(directory: Path, *, figures: bool, html: bool) -> BuiltAnalys
             findings=found,
             outcomes=outcomes,
             figures=drawn,
+            searched=looked_for,
         )
         write_atomic(report, page.encode("utf-8", "replace"))
     return BuiltAnalysis(
@@ -107,6 +114,7 @@ def build_analysis(directory: Path, *, figures: bool, html: bool) -> BuiltAnalys
         summary_json=folder / layout.SUMMARY_JSON,
         figures=tuple(figure.png for figure in drawn),
         report=report,
+        searched=looked_for,
     )
 
 
