@@ -42,6 +42,7 @@ MOST_APPS = 1000
 """Applications that are told apart, since policies remember each."""
 OPEN_PATHS = ("/health", "/ping", "/version", "/metrics")
 """What anybody may read of the server, as with vLLM's own key."""
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class _BodyError(Exception):
@@ -188,6 +189,10 @@ class Proxy:
 
     async def _body(self, request: web.BaseRequest) -> bytes:
         try:
+            if request.content.is_eof():  # nearly always: it came with its head
+                return await request.read()
+            if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
+                request.transport.write(_CONTINUE)
             async with asyncio.timeout(self._settings.body_timeout_s):
                 return await request.read()
         except TimeoutError:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from email.utils import formatdate
 from enum import Enum, auto
+from http import HTTPStatus
 
 import orjson
 from aiohttp import web
 from aiohttp.http import HttpVersion11
 
-from fairshare.gateway.metering import Meter
+from fairshare.gateway.metering import Meter, StreamMeter
 from fairshare.gateway.upstream import Connection, Upstream
 from fairshare.wire.http1 import Http1Response
 
@@ -18,9 +20,11 @@ HIGH_WATER_BYTES = 128 << 10  # a client that has so much to read yet holds up t
 _EVENT_STREAM = "text/event-stream"
 # Between two connections only, or made anew for the client's.
 _NOT_FORWARDED = {
-    *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection"),
-    *("te", "trailer", "transfer-encoding", "upgrade", "content-length", "date", "server"),
+    *(b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization"),
+    *(b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"content-length"),
 }
+_BODILESS = {HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED}
+_PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
 class Outcome(Enum):
@@ -32,19 +36,43 @@ class Outcome(Enum):
     """The server broke off, or said that it failed."""
 
 
+class Relayed(web.StreamResponse):
+    """What aiohttp is told of an answer whose bytes a relay has written: nothing is left to do."""
+
+    def __init__(self, *, status: int, keep_alive: bool) -> None:
+        super().__init__(status=status)
+        self._kept = keep_alive
+
+    @property
+    def keep_alive(self) -> bool | None:
+        """Whether the connection to the client can take another request."""
+        return self._kept
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        """Its head is out."""
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """So is its end."""
+
+
 class Relay:
-    """Hands an answer on. ``on_progress`` is called whenever the meter has moved."""
+    """Hands an answer on. ``on_progress`` is called whenever the meter has moved.
+
+    All that the server says goes to the client's connection in the turn of the event loop in which
+    it came, the head with the first bytes of the body: one write, and no task is woken.
+    """
 
     def __init__(
         self, request: web.BaseRequest, meter: Meter | None, on_progress: Callable[[], None]
     ) -> None:
         self._request = request
+        self._transport = request.transport
         self._meter = meter
         self._on_progress = on_progress
         self._chunked = request.version >= HttpVersion11
-        self._transport: asyncio.Transport | None = None
-        self._early: list[bytes] = []
-        self._head: asyncio.Future[Http1Response] = asyncio.get_running_loop().create_future()
+        self._keep_alive = request.keep_alive
+        self._head = b""  # made and not yet written
+        self._stream = False
         self._wake = asyncio.Event()
         self._connection: Connection | None = None
         self._full = False
@@ -80,16 +108,15 @@ class Relay:
         try:
             self._connection.send(message, self)
             self.sent = True
-            head = await self._head
-            response = self._response(head)
-            await response.prepare(self._request)
-            self._open()
             await self._flow(client_timeout_s)
-            await self._close(response)
         finally:
             if not self._over:
                 self._connection.drop()
-        return response
+        if self.error is not None:
+            if not self.status:
+                raise self.error
+            self._break_off(self.error)
+        return Relayed(status=self.status, keep_alive=self._keep_alive)
 
     def give_up(self, error: Exception) -> None:
         """End it from outside."""
@@ -100,12 +127,29 @@ class Relay:
     # The server's side.
 
     def head(self, response: Http1Response) -> None:
-        """The status and the headers are there."""
-        self.status = response.status or 0
-        if not 200 <= self.status < 300:
+        """The status and the headers are there; ``data`` follows, if only with nothing."""
+        self.status = status = response.status or 0
+        if not 200 <= status < 300:
             self._meter = None  # an error is nothing to charge for, or to hide anything in
-        if not self._head.done():
-            self._head.set_result(response)
+        fields = response.fields
+        self._stream = response.content_type.startswith(_EVENT_STREAM)
+        kept = [each for each in fields.items() if _forwarded(*each)]
+        length = fields.get(b"content-length")
+        if status in _BODILESS:
+            self._chunked = False
+        elif length is not None and not isinstance(self._meter, StreamMeter):
+            kept.append((b"content-length", length))
+            self._chunked = False
+        elif self._chunked:
+            kept.append((b"transfer-encoding", b"chunked"))
+        else:
+            self._keep_alive = False  # the end of the connection is the end of the body
+        if b"date" not in fields:
+            kept.append((b"date", formatdate(usegmt=True).encode()))
+        kept.append((b"connection", b"keep-alive" if self._keep_alive else b"close"))
+        lines = [b"HTTP/1.1 %d %b" % (status, _PHRASES.get(status, b""))]
+        lines += [b"%b: %b" % each for each in kept]
+        self._head = b"\r\n".join(lines) + b"\r\n\r\n"
 
     def data(self, body: bytes) -> None:
         """Bytes of the body: count them, and write what the client is to see of them."""
@@ -115,14 +159,15 @@ class Relay:
             if meter.tokens != self._tokens:
                 self._tokens = meter.tokens
                 self._on_progress()
-            if not body:
-                return
-        transport = self._transport
-        if transport is None:
-            self._early.append(body)
+        if not body and not self._head:
             return
-        transport.write(b"%x\r\n%b\r\n" % (len(body), body) if self._chunked else body)
-        if transport.get_write_buffer_size() > HIGH_WATER_BYTES and not self._full:
+        self._write(body)
+        transport = self._transport
+        if (
+            transport is not None
+            and transport.get_write_buffer_size() > HIGH_WATER_BYTES
+            and not self._full
+        ):
             self._full = True
             if self._connection is not None:
                 self._connection.pause()
@@ -131,50 +176,28 @@ class Relay:
     def ended(self) -> None:
         """That was all."""
         self._over = True
+        rest = b""
         if self._meter is not None:
             rest = self._meter.close()
             self._on_progress()
-            if rest:
-                self._write(rest)
+        self._write(rest, end=b"0\r\n\r\n" if self._chunked else b"")
         self._wake.set()
 
     def failed(self, error: Exception) -> None:
         """The server broke off."""
         self.error = error
         self._over = True
-        if not self._head.done():
-            self._head.set_exception(error)
         self._wake.set()
 
     # The client's side.
 
-    def _response(self, head: Http1Response) -> web.StreamResponse:
-        response = web.StreamResponse(status=self.status, headers=_forwarded(head.fields))
-        length = head.fields.get(b"content-length")
-        if length is not None and not self._streams(head):
-            response.content_length = int(length)
-            self._chunked = False
-        elif self._chunked:
-            response.enable_chunked_encoding()
-        else:
-            response.force_close()
-        return response
-
-    def _streams(self, head: Http1Response) -> bool:
-        return head.content_type.startswith(_EVENT_STREAM)
-
-    def _open(self) -> None:
-        """From now on bytes go straight to the connection: a write each, and no task is woken."""
-        self._transport = self._request.transport
-        early, self._early = b"".join(self._early), []
-        if early:
-            self._write(early)
-
-    def _write(self, data: bytes) -> None:
-        if self._transport is None:
-            self._early.append(data)
-        elif not self._transport.is_closing():
-            self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+    def _write(self, body: bytes, end: bytes = b"") -> None:
+        head, self._head = self._head, b""
+        if body and self._chunked:
+            body = b"%x\r\n%b\r\n" % (len(body), body)
+        data = head + body + end
+        if data and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
 
     async def _flow(self, client_timeout_s: float) -> None:
         """Wait until all of it was handed on; hold the server up while the client reads slowly."""
@@ -191,14 +214,13 @@ class Relay:
                 if self._connection is not None:
                     self._connection.resume()
 
-    async def _close(self, response: web.StreamResponse) -> None:
-        if self.error is None:
-            await response.write_eof()
-            return
-        if response.content_type == _EVENT_STREAM:
-            self._write(b"\n\ndata: " + error_json(502, "upstream_broke_off", str(self.error)))
-            self._write(b"\n\n")
-        # No end of the body: a client must not take this for a whole answer.
+    def _break_off(self, error: Exception) -> None:
+        """Tell the client what happened, if it can be told, but not that the answer is whole."""
+        told = b""
+        if self._stream:
+            told = b"\n\ndata: " + error_json(502, "upstream_broke_off", str(error)) + b"\n\n"
+        self._write(told)
+        self._keep_alive = False
         if self._transport is not None:
             self._transport.close()
 
@@ -209,6 +231,7 @@ def error_json(status: int, kind: str, message: str) -> bytes:
     return orjson.dumps({"error": error})
 
 
-def _forwarded(fields: dict[bytes, bytes]) -> Iterable[tuple[str, str]]:
-    named = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in fields.items())
-    return [(name, value) for name, value in named if name not in _NOT_FORWARDED]
+def _forwarded(name: bytes, value: bytes) -> bool:
+    line = name + value
+    # A line break that is not HTTP's own would be one to some clients.
+    return name not in _NOT_FORWARDED and b"\n" not in line and b"\r" not in line

@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -74,7 +75,7 @@ class Gateway:
         self._proxy = Proxy(settings, keys, self._upstream, self.admission, self._tally)
         self._page = MetricsPage(self._tally, self.admission)
         self._log = None if settings.event_log is None else EventLog(settings.event_log)
-        self._runner: web.AppRunner | None = None
+        self._runner: web.ServerRunner | None = None
         self._listener: asyncio.Server | None = None
         self._care: asyncio.Task[None] | None = None
         self._quiet = asyncio.Event()
@@ -82,18 +83,19 @@ class Gateway:
         self._usage_known = settings.continuous_usage is not None
 
     async def __aenter__(self) -> Self:
-        app = web.Application(client_max_size=self.settings.max_body_bytes)
-        app.router.add_route("*", "/{path:.*}", self._handle)
-        self._runner = web.AppRunner(
-            app,
+        loop = asyncio.get_running_loop()
+        server = web.Server(
+            self._handle,
+            request_factory=partial(
+                web.BaseRequest, loop=loop, client_max_size=self.settings.max_body_bytes
+            ),
+            handler_cancellation=True,  # a client that goes away withdraws its request
             access_log=None,
             logger=_log,
-            handler_cancellation=True,  # a client that goes away withdraws its request
             keepalive_timeout=75.0,
-            shutdown_timeout=0.1,
         )
+        self._runner = web.ServerRunner(server, shutdown_timeout=0.1)
         await self._runner.setup()
-        loop = asyncio.get_running_loop()
         host, port = self.settings.host, self.settings.port
         try:
             self._listener = await loop.create_server(
@@ -154,7 +156,7 @@ class Gateway:
         if handler.transport is not None:
             handler.transport.abort()
 
-    async def _handle(self, request: web.Request) -> web.StreamResponse:
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         if (timer := self._silent.pop(request.protocol, None)) is not None:
             timer.cancel()
         if request.path.startswith(OWN_PATHS):

@@ -34,11 +34,11 @@ class Receiver(Protocol):
     """Gets one answer, piece by piece, then exactly one of ``ended`` and ``failed``."""
 
     def head(self, response: Http1Response) -> None:
-        """The status and the headers are there."""
+        """The status and the headers are there; ``data`` is called next."""
         ...
 
     def data(self, body: bytes) -> None:
-        """A part of the body.
+        """A part of the body, or the nothing that came with its head.
 
         Raises:
             WireError: it cannot be handed on.
@@ -136,7 +136,8 @@ class Connection(asyncio.Protocol):
                 return
             self._told_head = True
             receiver.head(response)
-        if body:
+            receiver.data(body)
+        elif body:
             receiver.data(body)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -261,6 +261,49 @@ async def test_a_server_that_never_answers_is_given_up() -> None:
         await client.when("outstanding", 0)
 
 
+ANSWERS = {
+    b"counted": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Odd: a\nX-Put-In: b\r\nX-Own: 1\r\n\r\nhi",
+    b"chunked": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+    b"to-the-end": b"HTTP/1.0 200 OK\r\nDate: Sat, 21 Nov 2026 00:00:00 GMT\r\n\r\nhi",
+    b"empty": b"HTTP/1.1 204 No Content\r\nX-Own: 1\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+@pytest.mark.parametrize("kind", ANSWERS)
+async def test_heads_are_made_anew_for_the_connection_to_the_client(
+    kind: bytes, version: bytes
+) -> None:
+    """However a server ends its body, the client's version of HTTP can tell its end."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked = await reader.readuntil(b"\r\n\r\n")
+        if kind in asked:
+            writer.write(ANSWERS[kind])
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, gateway(upstream=f"http://127.0.0.1:{port}") as client:
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.gateway.port)
+        writer.write(
+            b"GET /%b HTTP/%b\r\nHost: x\r\nX-Api-Key: key-of-bob\r\n\r\n" % (kind, version)
+        )
+        head, _, begun = (await reader.readuntil(b"\r\n\r\n")).partition(b"\r\n\r\n")
+        fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
+        ends = version == b"1.0"
+        assert fields[b"connection"] == (b"close" if ends else b"keep-alive")
+        assert b"date" in fields
+        assert b"x-put-in" not in head.lower()
+        assert (b"x-own" in fields) == (kind in (b"counted", b"empty"))
+        whole = {b"counted": b"hi", b"empty": b""}.get(
+            kind, b"hi" if ends else b"2\r\nhi\r\n0\r\n\r\n"
+        )
+        assert begun + await (reader.read() if ends else reader.readexactly(len(whole))) == whole
+        assert fields.get(b"transfer-encoding") == (b"chunked" if b"0\r\n" in whole else None)
+        writer.close()
+
+
 async def test_other_routes_are_passed_on_or_refused_as_documented() -> None:
     """What generates nothing goes past the queue; what might is refused; strangers stay out."""
     async with FakeServer() as server, gateway(server) as client:
