@@ -66,6 +66,4 @@ def spread(
     click.get_current_context().with_resource(connected(given["ray_address"]))
     roster = muster(matrix, flags, output_dir)
     click.echo(f"device: {roster.settings.device_reason}")
-    for name, reason in roster.left_out.items():
-        click.secho(f"left out: {name}: {reason}", fg="yellow")
     return roster.settings, roster.plan, ClusterSite(roster)

@@ -73,7 +73,8 @@ class Agent:
             except (EOFError, ConnectionError):
                 pass
             finally:
-                self._line = None
+                if self._line is ours:  # the next job may have begun
+                    self._line = None
                 ours.close()  # should nobody listen any more, it stops
                 code = process.wait()
             if code:

@@ -111,7 +111,9 @@ def main(descriptor: int) -> int:
     job: Job = unpacked(connection.recv_bytes())
     courier = Courier(connection)
     try:
-        asyncio.run(_work(job, courier, _Line(connection)))
+        with tempfile.TemporaryDirectory(prefix=_INPUTS) as below:
+            settings = _settled(job, Path(below))
+            asyncio.run(_work(job, settings, courier, _Line(connection), below))
     except FairshareError as error:
         courier.send(Failed(error.message, error.hint, error.evidence))
     finally:
@@ -119,16 +121,14 @@ def main(descriptor: int) -> int:
     return 0
 
 
-async def _work(job: Job, courier: Courier, line: _Line) -> None:
-    with tempfile.TemporaryDirectory(prefix=_INPUTS) as below:
-        settings = _settled(job, Path(below))
-        plan = make_plan(settings)
-        if job.part is None:
-            await _survey(job, settings, plan, courier)
-            return
-        plan = _part(plan, job.part)
-        async with ground(settings, plan, job.results) as held:
-            await _run(job.part, held, courier, line, below)
+async def _work(job: Job, settings: Settings, courier: Courier, line: _Line, below: str) -> None:
+    plan = make_plan(settings)
+    if job.part is None:
+        await _survey(job, settings, plan, courier)
+        return
+    plan = _part(plan, job.part)
+    async with ground(settings, plan, job.results) as held:
+        await _run(job.part, held, courier, line, below)
 
 
 def _settled(job: Job, below: Path) -> Settings:
@@ -140,7 +140,8 @@ def _settled(job: Job, below: Path) -> Settings:
 async def _survey(job: Job, settings: Settings, plan: RunPlan, courier: Courier) -> None:
     async with ground(settings, plan, job.results) as held:
         warned = [{"check": f.name, "says": f.says} for f in reservations(held.findings)]
-        courier.send(Surveyed.of(settings, plan, held.provenance, warned))
+        surveyed = Surveyed.of(settings, plan, held.provenance, warned)
+    courier.send(surveyed)  # now that others can have the device
 
 
 def _part(plan: RunPlan, part: Part) -> RunPlan:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
+import secrets
 import tempfile
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -24,6 +24,7 @@ from fairshare.spec.launcher import DeviceKind
 
 VIRTUAL = "fairshare_virtual"  # the resource of nodes that may simulate a GPU, or use their CPUs
 GREETING_S = 60.0
+_LOOPBACK = "127.0.0.1"
 _STORE_BYTES = 80 * 1024**2  # what travels goes past Ray's object store
 
 
@@ -90,33 +91,62 @@ def connected(address: str | None) -> Iterator[None]:
     Raises:
         PreflightError: there is no such cluster, or it is of other versions of Python or Ray.
     """
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    wanted: dict[str, Any] = {"address": address}
     with contextlib.ExitStack() as stack:
         if address is None:
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            folder = tempfile.mkdtemp(prefix="fs-ray-")
-            stack.callback(partial(shutil.rmtree, folder, ignore_errors=True))
-            alone = {
-                "address": "local",
-                "num_cpus": 1,
-                "resources": {VIRTUAL: 1},
-                "include_dashboard": False,
-                "object_store_memory": _STORE_BYTES,
-                "_temp_dir": folder,
-            }
-            begin = partial(ray.init, **alone, **quiet)
-        else:
-            begin = partial(ray.init, address=address, **quiet)
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fs-ray-")))
+            stack.enter_context(_variables(_private(folder)))
+            wanted = _alone(folder)
         try:
-            begin()
-        except (ConnectionError, RuntimeError, ValueError, OSError, ImportError) as error:
+            ray.init(**wanted, log_to_driver=False, logging_level="ERROR")
+        except (ConnectionError, RuntimeError, ValueError, OSError, ImportError, RayError) as error:
             raise PreflightError(
                 f"Ray cannot be used{f' at {address}' if address else ''}: {_last_line(error)}",
-                hint="run this on a node of the cluster, with the same versions of Python and Ray; "
-                "ray status shows what there is",
+                hint="run this on a node of the cluster, with its versions of Python and Ray and "
+                "its RAY_AUTH_MODE and token; ray status shows what there is",
             ) from None
         stack.callback(ray.shutdown)
         yield
+
+
+def _alone(folder: Path) -> dict[str, Any]:
+    """A cluster of this machine, reached from nowhere else."""
+    return {
+        "address": "local",
+        "num_cpus": 1,
+        "resources": {VIRTUAL: 1},
+        "include_dashboard": False,
+        "object_store_memory": _STORE_BYTES,
+        "_node_ip_address": _LOOPBACK,
+        "_temp_dir": str(folder),
+    }
+
+
+def _private(folder: Path) -> dict[str, str]:
+    """Who does not know the token is refused; Ray would leave its own in the user's home."""
+    token = folder / "token"
+    token.touch(mode=0o600)
+    token.write_text(secrets.token_hex(32), encoding="ascii")
+    return {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+
+
+@contextmanager
+def _variables(values: Mapping[str, str]) -> Iterator[None]:
+    """Have these in the environment while the block lasts: Ray reads them nowhere else."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def kind_of_cluster() -> DeviceKind:

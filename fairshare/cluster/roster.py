@@ -96,15 +96,16 @@ def _inputs_for(agent: RayAgent, inputs: Inputs, kind: DeviceKind) -> Inputs:
 
 def _surveyed(answers: Any) -> Surveyed | str:
     """What a node came to, or why it came to nothing."""
+    found: Surveyed | str = "our process there ended without a word"
     try:
-        for message in answers:
+        for message in answers:  # to the end: then our process there is gone
             if isinstance(message, Surveyed):
-                return message
-            if isinstance(message, Failed):
-                return "; ".join([message.message, *message.evidence])
+                found = message
+            elif isinstance(message, Failed):
+                found = "; ".join([message.message, *message.evidence])
     except LostError as error:
         return str(error)
-    return "our process there ended without a word"
+    return found
 
 
 def _alike(members: Sequence[Member], left_out: dict[str, str], like: Device | None) -> Roster:

@@ -16,18 +16,21 @@ class Eta:
     """Listens to a sweep's events, and emits ``sweep.left`` whenever more is known.
 
     Cells and what is around them (servers that start and stop) are learned apart, since a cell's
-    length is almost known before it begins and a start's is not.
+    length is almost known before it begins and a start's is not. Where several ``devices`` work at
+    once, starts are not learned.
     """
 
-    def __init__(self, plan: RunPlan, engine: Engine, events: EventLog) -> None:
+    def __init__(
+        self, plan: RunPlan, engine: Engine, events: EventLog, *, devices: int = 1
+    ) -> None:
         self._events = events
+        self._devices = devices
         self._cells_s = {cell.id: cell_s(cell) for cell in plan.cells}
         # Not by name: each repetition has the same deployments again.
         self._waiting = [(each.id, starts_s([each], engine)) for each in plan.deployments]
         self._cells, self._around = Pace(), Pace()
         self._expected_around_s = self._deployed_t = self._in_cells_s = 0.0
-        self._cell: str | None = None
-        self._begun_t = 0.0
+        self._begun_t: dict[str, float] = {}
 
     def __call__(self, event: Mapping[str, Any]) -> None:
         """Learn from one event."""
@@ -38,21 +41,23 @@ class Eta:
                 self._leave(event["t"])
                 self._deploy(event["deployment"], event["t"])
             case "cell.started":
-                self._cell, self._begun_t = event["cell"], event["t"]
+                self._begun_t[event["cell"]] = event["t"]
             case "cell.finished":
                 self._finish(event["cell"], event["t"])
                 self._tell()
 
     def _finish(self, cell: str, now_t: float) -> None:
         expected_s = self._cells_s.pop(cell, None)
-        if cell == self._cell and expected_s is not None:  # else it never began
-            self._cells.note(expected_s, now_t - self._begun_t)
-            self._in_cells_s += now_t - self._begun_t
-        self._cell = None
+        begun_t = self._begun_t.pop(cell, None)
+        if begun_t is not None and expected_s is not None:  # else it never began
+            self._cells.note(expected_s, now_t - begun_t)
+            self._in_cells_s += now_t - begun_t
 
     def _leave(self, now_t: float) -> None:
         """The servers of the deployment before, if there was one, are gone."""
-        if self._in_cells_s:  # one that failed says nothing of how long a good one takes
+        if (
+            self._in_cells_s and self._devices == 1
+        ):  # one that failed says nothing of how long a good one takes
             took_s = now_t - self._deployed_t - self._in_cells_s
             self._around.note(self._expected_around_s, took_s)
 
@@ -65,4 +70,5 @@ class Eta:
     def _tell(self) -> None:
         left_s = self._cells.corrected(sum(self._cells_s.values()))
         left_s += self._around.corrected(sum(around_s for _, around_s in self._waiting))
+        left_s /= self._devices
         self._events.emit("sweep.left", cells=len(self._cells_s), left_s=round(left_s, 3))

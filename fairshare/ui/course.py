@@ -174,8 +174,9 @@ def _finished(course: Course, event: Event) -> None:
     status = _text(event, "status")
     course.done += status != "infeasible"  # those are not among the cells to run
     course.failed += status == "failed"
-    course.cell, course.phase, course.doing = None, None, "between cells"
-    course.began_t = _time(event)
+    if course.cell in (None, _text(event, "cell")):  # else it is another machine's
+        course.cell, course.phase, course.doing = None, None, "between cells"
+        course.began_t = _time(event)
 
 
 def _stopping(course: Course, event: Event) -> None:

@@ -33,11 +33,17 @@ class Progress:
             "run.cleaned": self._cleaned,
             "sweep.resumed": self._resumed,
             "deployment.started": self._deployment,
+            "deployment.restarted": self._restarted,
+            "deployment.left": self._left_out,
+            "sweep.short": self._short,
+            "clocks.locked": self._locked,
             "server.ready": self._ready,
             "cell.started": self._started,
             "cell.finished": self._done,
             "stop.requested": self._stopping,
             "run.not_undone": self._not_undone,
+            "machine.lost": self._lost,
+            "machine.left_out": self._left_out,
         }
 
     def __call__(self, event: Event) -> None:
@@ -68,6 +74,14 @@ class Progress:
         self._say(f"not put back: {event['problem']}", fg="red")
         self._say("fairshare clean tries it again")
 
+    def _lost(self, event: Event) -> None:
+        self._say(f"lost {event['machine']}: {_shortened(str(event['reason']))}", fg="yellow")
+        if left := len(event["left"]):
+            self._say(f"  {left} cell{'s are' if left > 1 else ' is'} run elsewhere")
+
+    def _left_out(self, event: Event) -> None:
+        self._say(f"left out: {event['machine']}: {event['reason']}", fg="yellow")
+
     def _resumed(self, event: Event) -> None:
         if kept := event["kept"]:
             failed = len(event["kept_failed"])
@@ -77,17 +91,30 @@ class Progress:
             rest = f" and {len(aside) - _MOST_ASIDE} more" * (len(aside) > _MOST_ASIDE)
             self._say(f"put aside in superseded/: {', '.join(aside[:_MOST_ASIDE])}{rest}")
 
+    def _restarted(self, event: Event) -> None:
+        self._say(f"  {event['deployment']} is started once more, for the cells that remain")
+
+    def _left_out(self, event: Event) -> None:
+        self._say(f"  {event['cells']} cells are left out: {event['reason']}", fg="yellow")
+
+    def _short(self, event: Event) -> None:
+        self._say(f"stopping: {event['reason']}", fg="yellow")
+
+    def _locked(self, event: Event) -> None:
+        self._say(f"  clocks of GPU {event['gpu']} locked to {event['mhz']} MHz")
+
     def _deployment(self, event: Event) -> None:
         count = len(event["cells"])
-        self._say(f"{event['deployment']}: {count} cell{'s' * (count != 1)}", bold=True)
+        what = f"{event['deployment']}: {count} cell{'s' * (count != 1)}{_where(event)}"
+        self._say(what, bold=True)
 
     def _ready(self, event: Event) -> None:
         start = f"{'cold' if event.get('cold') else 'warm'} start"
         took = format_duration(event.get("start_s") or 0.0)
-        self._say(f"  server {event.get('server')} ready after {took} ({start})")
+        self._say(f"  server {event.get('server')} ready after {took} ({start}){_where(event)}")
 
     def _started(self, event: Event) -> None:
-        if self._ahead:
+        if self._ahead and not _where(event):
             self._open_line = self._name(event["cell"])
             self._say(self._open_line, nl=False)
 
@@ -96,8 +123,9 @@ class Progress:
 
     def _done(self, event: Event) -> None:
         status, reason = event["status"], event.get("reason")
-        begun = self.course.cell is not None
-        name = self._name(event["cell"]) if begun and not self._open_line else ""
+        where = _where(event)
+        begun = bool(where) or self.course.cell is not None
+        name = self._name(event["cell"]) + where if begun and not self._open_line else ""
         if status == "ok":
             self._say(f"{name}  ok" + (f" ({reason})" if reason else ""), fg="green")
         elif status == "infeasible":
@@ -122,3 +150,8 @@ class Progress:
 
 def _shortened(line: str) -> str:
     return line if len(line) <= _LONGEST_REASON else line[: _LONGEST_REASON - 3] + "..."
+
+
+def _where(event: Event) -> str:
+    """Behind what happened on one of several machines: which."""
+    return f" on {event['machine']}" if "machine" in event else ""
