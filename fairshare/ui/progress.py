@@ -43,7 +43,7 @@ class Progress:
             "stop.requested": self._stopping,
             "run.not_undone": self._not_undone,
             "machine.lost": self._lost,
-            "machine.left_out": self._left_out,
+            "machine.left_out": self._not_taken,
         }
 
     def __call__(self, event: Event) -> None:
@@ -79,7 +79,7 @@ class Progress:
         if left := len(event["left"]):
             self._say(f"  {left} cell{'s are' if left > 1 else ' is'} run elsewhere")
 
-    def _left_out(self, event: Event) -> None:
+    def _not_taken(self, event: Event) -> None:
         self._say(f"left out: {event['machine']}: {event['reason']}", fg="yellow")
 
     def _resumed(self, event: Event) -> None:
