@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,11 +34,10 @@ from fairshare.virtual.clock import Clock
 from fairshare.virtual.deployed import SlotMemory, deploy
 from fairshare.virtual.options import options_in
 from fairshare.virtual.physics import PUBLISHED, Constants
-from fairshare.virtual.prefixes import block_names
 from fairshare.virtual.simulate import simulate
 from fairshare.virtual.simulated import SimulatedServer
 from fairshare.virtual.tokens import encode
-from fairshare.virtual.traffic import Source, unnamed
+from fairshare.virtual.traffic import Source
 from fairshare.workload.contents import Adjustments
 from fairshare.workload.requests import PlannedRequest
 
@@ -199,13 +198,14 @@ def _source(
         concurrency=concurrency_of(tenant, cell),
         think_s=arrival.think_time_s if isinstance(arrival, ClosedLoop) else 0.0,
         timeout_s=tenant.timeout_s,
-        prefix_of=partial(_prefix, vocab_size=model.vocab_size) if cached else unnamed,
+        prompt_of=partial(_prompt, vocab_size=model.vocab_size),
+        prefix_caching=cached,
     )
 
 
-def _prefix(request: PlannedRequest, *, vocab_size: int) -> tuple[int, ...]:
+def _prompt(request: PlannedRequest, *, vocab_size: int) -> Sequence[int]:
     ids = request.prompt_ids
-    return block_names(encode(request.prompt_text or "", vocab_size) if ids is None else ids)
+    return encode(request.prompt_text or "", vocab_size) if ids is None else ids
 
 
 def _slot_of(plan: PartitionPlan, tenant: Tenant) -> Slot:

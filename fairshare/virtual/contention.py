@@ -264,10 +264,12 @@ class Contended:
 
     def _repace(self) -> None:
         busy = [one for one in self._members if one.course is not None]
-        for one in busy:
+        seen = [self._seen(one) for one in busy]
+        for i, one in enumerate(busy):
             assert one.course is not None  # noqa: S101  (see above)
-            others = [self._seen(other) for other in busy if other is not one]
+            others = seen[:i] + seen[i + 1 :]
             one.pace = one.rule.step_s(one.course.middle, others) / one.course.middle_s
+            seen[i] = self._seen(one)
             one.bends.append(one.done)
             one.bends_s.append(self._clock.now_s)
         self._schedule()

@@ -23,7 +23,8 @@ KNOBS = frozenset(
         "mig_pending", "mig_in_use", "mig_timeout", "mig_no_permission", "mode_lies",
         "cgi_no_permission", "cgi_insufficient", "cgi_partial",
         "dci_in_use", "dgi_in_use", "dci_lies", "dgi_lies",
-        "compute_mode_no_permission", "timeslice_no_permission",
+        "compute_mode_no_permission", "timeslice_no_permission", "clocks_no_permission",
+        "clocks_slowed",
         "mps_no_start", "mps_ignores_percentage", "mps_ignores_memory_limit",
         "server_dies_at_start", "server_never_ready", "server_dies_after",
     }

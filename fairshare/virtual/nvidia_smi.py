@@ -27,16 +27,18 @@ _CHANGES: Mapping[str, Callable[[Path, str], int]] = {
     "-mig": nvidia_smi_modes.set_mig_mode,
     "-c": nvidia_smi_modes.set_compute_mode,
     "-pm": nvidia_smi_modes.set_persistence_mode,
+    "--lock-gpu-clocks": nvidia_smi_modes.lock_clocks,
+    "--reset-gpu-clocks": lambda directory, _: nvidia_smi_modes.reset_clocks(directory),
     "--gpu-reset": lambda directory, _: nvidia_smi_modes.reset(directory),
 }
 _SHORT = {
     "--id": "-i", "--multi-instance-gpu": "-mig", "--compute-mode": "-c",
     "--persistence-mode": "-pm", "--list-gpus": "-L", "-r": "--gpu-reset", "--query": "-q",
-    "--xml-format": "-x",
+    "--xml-format": "-x", "-lgc": "--lock-gpu-clocks", "-rgc": "--reset-gpu-clocks",
 }  # fmt: skip
-_FLAGS = ("-L", "--gpu-reset", "-q", "-x")
+_FLAGS = ("-L", "--gpu-reset", "--reset-gpu-clocks", "-q", "-x")
 _SLOW_S = 3.0  # a real driver takes seconds to change the MIG mode
-_VALUED = ("-i", "-mig", "-c", "-pm", "--format", *nvidia_smi_query.QUERIES)
+_VALUED = ("-i", "-mig", "-c", "-pm", "--lock-gpu-clocks", "--format", *nvidia_smi_query.QUERIES)
 
 
 def main(arguments: list[str]) -> int:

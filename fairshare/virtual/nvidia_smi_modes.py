@@ -120,6 +120,33 @@ def set_persistence_mode(directory: Path, value: str) -> int:
     return Exit.OK
 
 
+def lock_clocks(directory: Path, value: str) -> int:
+    """``--lock-gpu-clocks``: one value in MHz or two."""
+    low, _, high = value.partition(",")
+    if not low.isdigit() or (high and not high.isdigit()):
+        print(f"Invalid GPU clocks: {value}")
+        return Exit.INVALID
+    with changing_state(directory) as state:
+        bus = state["gpu"]["bus_id"]
+        if fails("clocks_no_permission"):
+            print(f"The current user does not have permission to change clocks for GPU {bus}.")
+            print("Terminating early due to previous errors.")
+            return Exit.NO_PERMISSION
+        state["locked_clocks"] = [int(low), int(high or low)]
+        print(f'GPU clocks set to "(gpuClkMin {low}, gpuClkMax {high or low})" for GPU {bus}')
+    print("All done.")
+    return Exit.OK
+
+
+def reset_clocks(directory: Path) -> int:
+    """``--reset-gpu-clocks``: also where they were not locked."""
+    with changing_state(directory) as state:
+        state.pop("locked_clocks", None)
+        print(f"All GPU clocks reset for GPU {state['gpu']['bus_id']}")
+    print("All done.")
+    return Exit.OK
+
+
 def reset(directory: Path) -> int:
     """``--gpu-reset``: nobody may use the GPU; a pending MIG mode takes effect."""
     with changing_state(directory) as state:

@@ -30,6 +30,7 @@ from fairshare.virtual.telemetry import BusyMeter
 
 _CORES_PER_SM = {"8.0": 64}  # 128 on every other architecture simulated
 _COMPUTE_MODES = {"Default": 0, "Prohibited": 2, "Exclusive_Process": 3}
+_SW_THERMAL_SLOWDOWN = 0x20
 _NOT_IN_MIG = 0xFFFFFFFF  # what NVML gives as instance id without MIG
 _MIG_DEVICES = 7  # NVML's maximum, whatever the mode is
 _MIB = 1024**2
@@ -209,6 +210,13 @@ class StandInNvml:
         """Whether the driver stays loaded without clients."""
         del handle
         return int(self._state()["persistence_mode"] == "Enabled")
+
+    def nvmlDeviceGetCurrentClocksEventReasons(self, handle: _Handle) -> int:
+        """None, but for the knob ``clocks_slowed``: the driver slows them down for heat."""
+        del handle
+        return _SW_THERMAL_SLOWDOWN if fails("clocks_slowed", directory=self._directory) else 0
+
+    nvmlDeviceGetCurrentClocksThrottleReasons = nvmlDeviceGetCurrentClocksEventReasons  # noqa: N815
 
     def nvmlDeviceGetMigMode(self, handle: _Handle) -> list[int]:
         """Current and pending."""

@@ -164,7 +164,8 @@ def _progress(own_draw: float, draws: Sequence[tuple[float, float]]) -> float:
         return 1.0
     mean_draw = sum(draw for _, draw in draws) / len(draws)
     return sum(
-        probability * water_fill(own_draw, [mean_draw] * count, 1.0) / own_draw
+        # Water-filling among equal others: who wants less than an equal part leaves the rest.
+        probability * min(1.0, max(1 / (count + 1), 1 - count * mean_draw) / own_draw)
         for count, probability in enumerate(_how_many([busy for busy, _ in draws]))
     )
 
@@ -174,8 +175,7 @@ def _how_many(probabilities: Sequence[float]) -> list[float]:
     distribution = [1.0]
     for p in probabilities:
         distribution = [
-            (distribution[i] if i < len(distribution) else 0.0) * (1 - p)
-            + (distribution[i - 1] * p if i else 0.0)
-            for i in range(len(distribution) + 1)
+            fewer * (1 - p) + more * p
+            for fewer, more in zip([*distribution, 0.0], [0.0, *distribution], strict=True)
         ]
     return distribution

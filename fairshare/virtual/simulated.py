@@ -26,10 +26,12 @@ class Flight:
 
     ``prefills`` are the moments at which a prompt was complete (once, and again after each
     preemption), the decode steps that the server had counted then, and the tokens given before.
+    ``passing`` is its time in the front end over the mean.
     """
 
     sequence: Sequence
     on_end: Callable[[Flight], None]
+    passing: float = 1.0
     sent_s: float = 0.0
     end_s: float | None = None
     refusal: Refusal | None = None
@@ -71,7 +73,8 @@ class SimulatedServer:
     def submit(self, flight: Flight) -> None:
         """Send a request now; it reaches the engine when the front end has done its part."""
         flight.sent_s = self._clock.now_s
-        self._clock.at(flight.sent_s + self._front_end_s, self._arrive, flight)
+        passes_s = self._front_end_s * flight.passing
+        self._clock.at(flight.sent_s + passes_s, self._arrive, flight)
 
     def cancel(self, flight: Flight) -> None:
         """The client has gone; when the engine learns it, after its iteration, the flight ends.

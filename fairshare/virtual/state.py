@@ -138,6 +138,7 @@ def reset_gpu(state: State) -> None:
     """What a reset of the GPU does: no instances, defaults, and a pending mode takes effect."""
     state["mig_mode"]["current"] = state["mig_mode"]["pending"]
     state["compute_mode"], state["time_slice"] = "Default", "DEFAULT"
+    state.pop("locked_clocks", None)
     state["instances"] = []
 
 

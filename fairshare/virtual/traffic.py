@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Sequence_
 from dataclasses import dataclass, field
 
 from fairshare.records import ErrorKind, Phase, RequestRecord
 from fairshare.units import NS_PER_S
 from fairshare.virtual.clock import Clock
 from fairshare.virtual.engine import Sequence
+from fairshare.virtual.front_end import passing
+from fairshare.virtual.prefixes import block_names
 from fairshare.virtual.simulated import Flight, SimulatedServer
 from fairshare.workload.pauses import failure_pause_s
 from fairshare.workload.requests import PlannedRequest
@@ -25,8 +28,8 @@ _NO_TURN = Turn()
 Done = Callable[[RequestRecord], None]
 
 
-def unnamed(_: PlannedRequest) -> tuple[int, ...]:
-    """No names: every prompt is computed."""
+def unsaid(_: PlannedRequest) -> Sequence_[int]:
+    """A prompt of which nothing but its length is known."""
     return ()
 
 
@@ -34,7 +37,8 @@ def unnamed(_: PlannedRequest) -> tuple[int, ...]:
 class Source:
     """One tenant: whom it asks for what, and how. ``concurrency`` is None in open loop.
 
-    ``prefix_of`` names the blocks of a request's prompt by which a prefix cache finds them.
+    ``prompt_of`` says what a request's prompt consists of; with ``prefix_caching`` the server finds
+    blocks of it that it has computed before.
     """
 
     tenant: str
@@ -44,7 +48,8 @@ class Source:
     concurrency: int | None
     think_s: float
     timeout_s: float
-    prefix_of: Callable[[PlannedRequest], tuple[int, ...]] = unnamed
+    prompt_of: Callable[[PlannedRequest], Sequence_[int]] = unsaid
+    prefix_caching: bool = True
 
 
 @dataclass(slots=True)
@@ -63,6 +68,7 @@ class Traffic:
     ) -> None:
         """Send a request now that was meant to be sent at ``intended_s``."""
         turn = request.turn or _NO_TURN
+        prompt = source.prompt_of(request)
         sequence = Sequence(
             request.id,
             source.tenant,
@@ -74,7 +80,7 @@ class Traffic:
             call=turn.call or 1,
             calls=turn.calls or 1,
             output_tokens=request.max_tokens,
-            prefix=source.prefix_of(request),
+            prefix=block_names(prompt) if source.prefix_caching else (),
         )
         measured = intended_s >= self.window_start_s
         record = RequestRecord(
@@ -92,7 +98,11 @@ class Traffic:
             prompt_tokens=request.prompt_tokens,
             empty_chunks=0,
         )
-        flight = Flight(sequence, lambda flight: self._landed(source, flight, record, on_done))
+        flight = Flight(
+            sequence,
+            lambda flight: self._landed(source, flight, record, on_done),
+            passing=passing(prompt),
+        )
         self.active[flight] = source.server
         source.server.submit(flight)
         self.clock.at(self.clock.now_s + source.timeout_s, self._time_out, (flight, record))
