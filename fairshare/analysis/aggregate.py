@@ -15,6 +15,7 @@ from fairshare.analysis.model import (
     CellAnalysis,
     TenantMetrics,
 )
+from fairshare.analysis.slowdown import isolation_index
 from fairshare.analysis.stats import ENOUGH_FOR_P99, Interval, t_interval
 from fairshare.records import Mark, Mode, Provenance, Scheduling, mode_label
 
@@ -37,7 +38,7 @@ _SHARES = frozenset(
     | {"cached_share"}
     | {"jain", "jain_min", "jain_joint", "jain_even", "jain_attainment"}
     | {"satisfaction", "satisfaction_min", "service_share", "throttled_rate", "wasted_work_share"}
-    | {"idle_while_queued"}
+    | {"idle_while_queued", "isolation_index"}
     | {"interaction_completion_rate", "interaction_completion_low", "interaction_completion_high"}
     | {"wasted_share"}
 )
@@ -156,7 +157,7 @@ def _row(cells: list[CellAnalysis], tenant: str | None) -> Row:
     return Row(
         setting=Setting(first.key.scenario, first.key.load_scale, first.key.concurrency),
         mode=first.key.mode,
-        label=first.label,
+        label=first.split_label,
         policy=first.key.policy,
         scheduling=first.key.scheduling,
         provenance=first.provenance,
@@ -178,6 +179,10 @@ def figures_of(cell: CellAnalysis, row: TenantMetrics) -> Figures:
         numbers |= cell.fairness.values()
         if cell.fairness.interval is not None:
             within["jain"] = cell.fairness.interval
+    if cell.window_s:
+        numbers["sent_per_s"] = row.requests / cell.window_s
+    if row.tenant is None:
+        numbers["isolation_index"] = isolation_index(cell)
     for name, ratio in cell.slowdown.get(row.tenant, {}).items() if row.tenant else ():
         numbers[f"slowdown_{name.removesuffix('_s')}"] = ratio
     return numbers, within

@@ -15,23 +15,27 @@ from fairshare.analysis.model import Analysis, CellAnalysis, TenantMetrics
 from fairshare.analysis.plausibility import plausibility
 from fairshare.analysis.slowdown import slowdowns
 from fairshare.analysis.violations import NOTHING_ASSUMED, Assumed
+from fairshare.errors import ResultsError
 from fairshare.records import CellStatus, Mark, Mode
 from fairshare.results import ResultStore, StoredCell, layout
 from fairshare.units import NS_PER_S
 
 
-def analyze(store: ResultStore, assumed: Assumed = NOTHING_ASSUMED) -> Analysis:
+def analyze(
+    store: ResultStore, assumed: Assumed = NOTHING_ASSUMED, only: str | None = None
+) -> Analysis:
     """Compute everything from the raw records of ``store``.
 
-    ``assumed`` is what figures are held against where the folder does not say.
+    ``assumed`` is what figures are held against where the folder does not say; ``only`` is the id
+    of a cell, if no other is asked for.
 
     Raises:
-        ResultsError: a damaged cell.
+        ResultsError: a damaged cell, or no such cell.
         SpecError: what is assumed is not in the catalogue.
     """
     stored = store.cells()
     repeated = _repetitions(stored)
-    cells = [_analyze_cell(cell, repeated, assumed) for cell in stored]
+    cells = [_analyze_cell(cell, repeated, assumed) for cell in _chosen(stored, only)]
     slowed = slowdowns(cells)
     return Analysis(
         name=str(store.matrix.get("name") or store.dir.resolve().name),
@@ -42,6 +46,16 @@ def analyze(store: ResultStore, assumed: Assumed = NOTHING_ASSUMED) -> Analysis:
         ),
         killed=tuple(store.killed()),
     )
+
+
+def _chosen(stored: list[StoredCell], only: str | None) -> list[StoredCell]:
+    found = [cell for cell in stored if only in (None, cell.result.id)]
+    if only is not None and not found:
+        raise ResultsError(
+            f"there is no cell {only!r}",
+            hint="the page's table of cells, and summary.csv, have their names",
+        )
+    return found
 
 
 def cell_requests(stored: StoredCell) -> tuple[Requests, list[Mapping[str, Any]]]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from fairshare.analysis.aggregate import Row, Setting, rows
+from fairshare.analysis.aggregate import Row, rows
 from fairshare.analysis.analyze import analyze
+from fairshare.analysis.interference import interference
 from fairshare.analysis.model import Analysis, CellAnalysis, Drawn, Outcome
 from fairshare.analysis.searched import Searched, searched
 from fairshare.analysis.summary import summary_csv, summary_json
 from fairshare.analysis.table import Table, interaction_tables, policy_tables, tables, visible
-from fairshare.analysis.verdict import Finding, findings
+from fairshare.analysis.verdict import Answer, answers
+from fairshare.analysis.violations import NOTHING_ASSUMED, Assumed
 from fairshare.records import CellStatus
 from fairshare.results import ResultStore, layout
 from fairshare.results.files import write_atomic, writing
@@ -29,8 +31,8 @@ class BuiltAnalysis:
     """One per setting in which there are interactions."""
     policies: tuple[Table, ...]
     """One per setting in which policies compete: fairness beside its price."""
-    findings: tuple[tuple[Setting, list[Finding]], ...]
-    """Which mode for which goal, per setting."""
+    answers: tuple[Answer, ...]
+    """Which mode for which goal, per scenario."""
     outcomes: tuple[Outcome, ...]
     summary_csv: Path
     summary_json: Path
@@ -64,17 +66,28 @@ class BuiltAnalysis:
         return [outcome for outcome in self.outcomes if not outcome.worked]
 
 
-def build_analysis(directory: Path, *, figures: bool, html: bool) -> BuiltAnalysis:
+def build_analysis(
+    directory: Path,
+    *,
+    figures: bool,
+    html: bool,
+    price_per_hour: float | None = None,
+    assumed: Assumed = NOTHING_ASSUMED,
+) -> BuiltAnalysis:
     """Rebuild ``analysis/``; see :func:`fairshare.analysis.build`."""
     store = ResultStore.open(directory)
-    analysis = analyze(store)
+    analysis = analyze(store, assumed)
     made = rows(analysis)
     folder = directory / layout.ANALYSIS
     with writing(folder):
         folder.mkdir(exist_ok=True)
     write_atomic(folder / layout.SUMMARY_CSV, summary_csv(analysis))
     write_atomic(folder / layout.SUMMARY_JSON, summary_json(analysis, made))
-    answer, chained, found = tables(made), interaction_tables(made), findings(made)
+    answer, chained, found = (
+        tables(made),
+        interaction_tables(made),
+        answers(analysis, price_per_hour),
+    )
     policies = policy_tables(made)
     looked_for = searched(store, analysis)
     for name, data in looked_for.files.items() if looked_for else ():
@@ -96,7 +109,8 @@ def build_analysis(directory: Path, *, figures: bool, html: bool) -> BuiltAnalys
             tables=answer,
             interactions=chained,
             policies=policies,
-            findings=found,
+            answers=found,
+            matrices=interference(made),
             outcomes=outcomes,
             figures=drawn,
             searched=looked_for,
@@ -108,7 +122,7 @@ def build_analysis(directory: Path, *, figures: bool, html: bool) -> BuiltAnalys
         tables=tuple(answer),
         interactions=tuple(chained),
         policies=tuple(policies),
-        findings=tuple(found),
+        answers=tuple(found),
         outcomes=tuple(outcomes),
         summary_csv=folder / layout.SUMMARY_CSV,
         summary_json=folder / layout.SUMMARY_JSON,
@@ -116,6 +130,29 @@ def build_analysis(directory: Path, *, figures: bool, html: bool) -> BuiltAnalys
         report=report,
         searched=looked_for,
     )
+
+
+def build_cell_page(directory: Path, cell_id: str, assumed: Assumed = NOTHING_ASSUMED) -> Path:
+    """Write the page of one cell, with figures of its own, below ``analysis/cells``.
+
+    Raises:
+        ResultsError: there is no such cell, or the folder is damaged.
+    """
+    from fairshare.analysis.cell_views import cell_view  # noqa: PLC0415
+    from fairshare.analysis.plots import draw  # noqa: PLC0415  (pandas and matplotlib)
+    from fairshare.analysis.report import render_cell  # noqa: PLC0415  (jinja2)
+
+    store = ResultStore.open(directory)
+    analysis = analyze(store, assumed, only=cell_id)
+    folder = directory / layout.ANALYSIS / layout.CELLS / layout.cell_folder(cell_id)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    drawn = draw(store, analysis, rows(analysis), folder / layout.FIGURES)
+    stored = next(cell for cell in store.cells() if cell.result.id == cell_id)
+    page = render_cell(cell_view(stored, analysis.cells[0], "cell"), analysis.name, drawn)
+    path = folder / layout.CELL_PAGE
+    write_atomic(path, page.encode("utf-8", "replace"))
+    return path
 
 
 def _outcomes(analysis: Analysis) -> list[Outcome]:

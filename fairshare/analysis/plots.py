@@ -16,6 +16,7 @@ from fairshare.analysis.style import legend, panels, remove_old, save, themed, w
 from fairshare.analysis.subjects import Subject, subjects
 from fairshare.analysis.table import TOTAL
 from fairshare.analysis.timeline import draw_timeline
+from fairshare.analysis.trade_plots import trade_figures
 from fairshare.results import ResultStore
 from fairshare.results.layout import cell_folder
 
@@ -63,6 +64,7 @@ def marked_modes(rows: Sequence[Row]) -> tuple[str, ...]:
 
 def _figures(subject: Subject) -> Iterator[tuple[str, str, str, Figure]]:
     """File name, title, caption and figure of everything that can be drawn of a subject."""
+    yield from trade_figures(subject)
     yield from _speed_figures(subject)
     yield from _sharing_figures(subject)
     yield from policy_figures(subject)

@@ -9,17 +9,31 @@ from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from fairshare.analysis.aggregate import Setting
+from fairshare.analysis.cell_views import CellView, cell_view
+from fairshare.analysis.interference import InterferenceMatrix
 from fairshare.analysis.model import Analysis, Drawn, Outcome
 from fairshare.analysis.searched import Searched
 from fairshare.analysis.summary import DEFINITIONS
 from fairshare.analysis.table import BEST, FEW, Table, visible
-from fairshare.analysis.verdict import Finding
+from fairshare.analysis.verdict import Answer
 from fairshare.results import ResultStore
 from fairshare.results.files import read_bytes
 
 _MOST_FACTS = 300
 _LONGEST_COMMAND = 20_000
+_MOST_VIEWS = 60  # cells that have a section of their own; of more, each has a page on demand
+# Kinds of figures by section, in the order of the page; kinds that are not here come last.
+_PARTS = {
+    "Trade-off": ("trade-off",),
+    "Speed and tails": ("throughput", "tail-latency", "latency-ecdf"),
+    "Interference in figures": ("slowdown", "aggressors"),
+    "Fairness and service over time": (
+        *("fairness", "service", "fairness-over-time", "response-time", "rounds"),
+        *("waste", "counters"),
+    ),
+    "GPU and CPU while the cells ran": ("gpu", "resources"),
+}
+_REST = "More figures"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +44,19 @@ class ServerCommand:
     places: list[str]
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A section of figures."""
+
+    title: str
+    figures: tuple[Drawn, ...]
+
+    @property
+    def anchor(self) -> str:
+        """Where the page shows it."""
+        return self.title.lower().replace(" ", "-")
+
+
 def render(
     store: ResultStore,
     analysis: Analysis,
@@ -37,7 +64,8 @@ def render(
     tables: Sequence[Table],
     interactions: Sequence[Table],
     policies: Sequence[Table],
-    findings: Sequence[tuple[Setting, Sequence[Finding]]],
+    answers: Sequence[Answer],
+    matrices: Sequence[InterferenceMatrix],
     outcomes: Sequence[Outcome],
     figures: Sequence[Drawn],
     searched: Searched | None = None,
@@ -47,6 +75,44 @@ def render(
     Raises:
         ResultsError: a figure cannot be read.
     """
+    views = _views(store, analysis)
+    parts = _parts(figures)
+    whose = {name: None for answer in answers for name in answer.interactive}
+    values = {
+        "name": analysis.name,
+        "device": _device(analysis),
+        "badges": _badges(analysis),
+        "tables": tables,
+        "interactions": interactions,
+        "policies": policies,
+        "searched": searched,
+        "impossible": [cell for cell in analysis.measured if cell.plausibility.violations],
+        "unchecked": _unchecked(analysis),
+        "answers": answers,
+        "whose": ", ".join(whose) if len(whose) <= 8 else f"{len(whose)} of them",
+        "matrices": matrices,
+        "parts": parts,
+        "outcomes": outcomes,
+        "worked": sum(outcome.worked for outcome in outcomes),
+        "views": views,
+        "anchors": {visible(view.cell.result.id): view.anchor for view in views},
+        "commands": server_commands(store),
+        "facts": list(_facts(analysis.matrix))[:_MOST_FACTS],
+        "definitions": DEFINITIONS,
+        "best": BEST,
+        "few": FEW,
+    }
+    template = _environment().get_template("report.html.j2")
+    return template.render(**values, contents=list(_contents(values)))
+
+
+def render_cell(view: CellView, name: str, figures: Sequence[Drawn]) -> str:
+    """The page of one cell."""
+    template = _environment().get_template("cell.html.j2")
+    return template.render(view=view, name=name, figures=figures)
+
+
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("fairshare.analysis"),
         autoescape=True,
@@ -57,25 +123,56 @@ def render(
     )
     environment.filters["width"] = _width
     environment.filters["inline"] = _inline
-    return environment.get_template("report.html.j2").render(
-        name=analysis.name,
-        badges=_badges(analysis),
-        tables=tables,
-        interactions=interactions,
-        policies=policies,
-        searched=searched,
-        impossible=[cell for cell in analysis.measured if cell.plausibility.violations],
-        unchecked=_unchecked(analysis),
-        findings={visible(setting.label): some for setting, some in findings},
-        figures=figures,
-        outcomes=outcomes,
-        worked=sum(outcome.worked for outcome in outcomes),
-        commands=server_commands(store),
-        facts=list(_facts(analysis.matrix))[:_MOST_FACTS],
-        definitions=DEFINITIONS,
-        best=BEST,
-        few=FEW,
-    )
+    return environment
+
+
+def _contents(values: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    """The sections that there are, for the links at the top."""
+    parts = values["parts"]
+    assert isinstance(parts, list)  # noqa: S101
+    links = [(part.anchor, part.title) for part in parts]
+    if values["impossible"]:
+        yield "impossible", "Impossible figures"
+    if values["searched"]:
+        yield "searched", "What was searched"
+    yield "verdict", "The verdict"
+    yield from links[:1]
+    for name, anchor, title in (
+        ("tables", "figures", "All figures"),
+        ("matrices", "interference", "Interference"),
+    ):
+        if values[name]:
+            yield anchor, title
+    yield from links[1:]
+    for name in ("policies", "interactions"):
+        if values[name]:
+            yield name, name.capitalize()
+    yield "cells", "Cells"
+    yield "provenance", "Provenance"
+
+
+def _parts(figures: Sequence[Drawn]) -> list[Part]:
+    kinds = {kind: title for title, kinds in _PARTS.items() for kind in kinds}
+    found: dict[str, list[Drawn]] = {title: [] for title in (*_PARTS, _REST)}
+    for figure in figures:
+        found[kinds.get(figure.name.split("_")[0], _REST)].append(figure)
+    return [Part(title, tuple(drawn)) for title, drawn in found.items() if drawn]
+
+
+def _views(store: ResultStore, analysis: Analysis) -> list[CellView]:
+    """A view of each cell, unless there are too many for one page."""
+    if len(analysis.cells) > _MOST_VIEWS:
+        return []
+    stored = {cell.result.id: cell for cell in store.cells()}
+    return [
+        cell_view(stored[cell.result.id], cell, f"cell-{number}")
+        for number, cell in enumerate(analysis.cells, start=1)
+    ]
+
+
+def _device(analysis: Analysis) -> str:
+    device = analysis.matrix.get("device")
+    return str(device.get("name") or "") if isinstance(device, Mapping) else ""
 
 
 def server_commands(store: ResultStore) -> list[ServerCommand]:

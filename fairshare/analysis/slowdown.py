@@ -8,6 +8,7 @@ from fairshare.analysis.model import CellAnalysis, TenantMetrics
 from fairshare.records import CellKey, Mode
 
 METRICS = tuple(f"{name}_{stat}_s" for name in ("ttft", "tpot", "e2e") for stat in ("p50", "p99"))
+TAIL = "e2e_p99_s"
 
 
 def slowdowns(cells: Iterable[CellAnalysis]) -> dict[str, dict[str, dict[str, float]]]:
@@ -32,6 +33,19 @@ def slowdowns(cells: Iterable[CellAnalysis]) -> dict[str, dict[str, dict[str, fl
             if baseline is not None and (ratios := _ratios(metrics, baseline)):
                 found.setdefault(cell.result.id, {})[str(metrics.tenant)] = ratios
     return found
+
+
+def isolation_index(cell: CellAnalysis) -> float | None:
+    """What is left of the worst hit tenant's tail: its P99 E2E alone over that when sharing.
+
+    1 at most, where nobody's tail is longer than alone; 0.5 where somebody's is twice as long.
+    None where fewer than two tenants shared, or one of them was not measured alone.
+    """
+    found = [cell.slowdown.get(str(row.tenant), {}).get(TAIL) for row in cell.tenants]
+    ratios = [ratio for ratio in found if ratio]
+    if len(ratios) < max(2, len(found)):
+        return None
+    return min(1.0, 1 / max(ratios))
 
 
 def _pair(key: CellKey) -> tuple[object, ...]:

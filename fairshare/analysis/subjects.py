@@ -25,6 +25,8 @@ class Subject:
     rows: list[Row]
     cells: list[CellAnalysis]
     stored: dict[str, StoredCell]
+    all_loads: list[Row]
+    """Rows of the same scenario at every load scale."""
 
     @property
     def looks(self) -> dict[str, Look]:
@@ -82,4 +84,5 @@ def subjects(
                 if (cell.result.key.scenario, cell.result.key.load_scale) == (scenario, scale)
             ],
             stored=stored,
+            all_loads=[r for r in rows if r.setting.scenario == scenario],
         )

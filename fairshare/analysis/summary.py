@@ -12,7 +12,7 @@ import orjson
 
 from fairshare.analysis.aggregate import Estimate, Row
 from fairshare.analysis.model import Analysis, CellAnalysis, TenantMetrics
-from fairshare.analysis.slowdown import METRICS
+from fairshare.analysis.slowdown import METRICS, isolation_index
 from fairshare.analysis.stats import CONFIDENCE, Interval
 
 FORMAT_VERSION = 1
@@ -59,6 +59,7 @@ DEFINITIONS = {
     "waited for their first token for 95 % of each window: what service_bound is about",
     "slowdown": "latency when sharing / latency of the same tenant alone (exclusive), "
     "same repetition",
+    "isolation_index": "the worst hit tenant's E2E P99 alone / when sharing, 1 at most",
     "interactions": "begun in the window: their first call was meant for it; completed: every call "
     "answered; failed: a call failed (broken: not the first one); cut: neither, for the window or "
     "the drain (unfinished) ended first; interaction_completion_rate = completed / (completed + "
@@ -123,7 +124,7 @@ def _identity(cell: CellAnalysis) -> dict[str, Any]:
         "cell": result.id,
         "scenario": result.key.scenario,
         "mode": result.key.mode.value,
-        "label": result.label,
+        "label": result.split_label,
         "policy": result.key.policy,
         "scheduling": result.key.scheduling,
         "concurrency": result.key.concurrency,
@@ -153,7 +154,7 @@ def _line(cell: CellAnalysis, metrics: TenantMetrics | None) -> dict[str, Any]:
     line |= metrics.values()
     line["errors_by_kind"] = "; ".join(f"{kind}={n}" for kind, n in metrics.errors.items())
     if total and cell.fairness is not None:
-        line |= cell.fairness.values()
+        line |= cell.fairness.values() | {"isolation_index": isolation_index(cell)}
     ratios = cell.slowdown.get(metrics.tenant, {}) if metrics.tenant is not None else {}
     line |= {f"slowdown_{n.removesuffix('_s')}": ratios[n] for n in METRICS if n in ratios}
     return line
@@ -181,6 +182,7 @@ def _cell(cell: CellAnalysis) -> dict[str, Any]:
         "total": _metrics(cell.total) if cell.total else None,
         "fairness": cell.fairness.values() if cell.fairness else None,
         "slowdown": cell.slowdown,
+        "isolation_index": isolation_index(cell),
         "shares": cell.result.shares,
         "client": cell.result.client,
         "plausibility": asdict(cell.plausibility),

@@ -219,7 +219,7 @@ def _chained(row: Row) -> list[TableRow]:
 
 def _chained_row(row: Row, estimates: Mapping[str, Estimate]) -> TableRow:
     few = estimates["interactions_completed"].value < ENOUGH_FOR_P99
-    figures = tuple(_figure(estimates, column, few=few) for column in INTERACTION_COLUMNS)
+    figures = tuple(figure_of(estimates, column, few=few) for column in INTERACTION_COLUMNS)
     return replace(_row(row, ()), figures=figures)
 
 
@@ -239,7 +239,8 @@ def _row(row: Row, columns: Sequence[Column]) -> TableRow:
         total=row.tenant is None,
         baseline=row.mode is Mode.EXCLUSIVE,
         figures=tuple(
-            _figure(row.estimates, column, best=row.best, few=row.few_for_p99) for column in columns
+            figure_of(row.estimates, column, best=row.best, few=row.few_for_p99)
+            for column in columns
         ),
         provenance=row.provenance.value,
         marks=tuple(mark.value for mark in row.marks),
@@ -249,13 +250,14 @@ def _row(row: Row, columns: Sequence[Column]) -> TableRow:
     )
 
 
-def _figure(
+def figure_of(
     estimates: Mapping[str, Estimate],
     column: Column,
     *,
     best: frozenset[str] = frozenset(),
-    few: bool,
+    few: bool = False,
 ) -> TableCell:
+    """One figure as text, with its interval."""
     estimate = estimates.get(column.metric)
     if estimate is None:
         return TableCell(ABSENT)

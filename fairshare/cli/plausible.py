@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fairshare.cli.options import TEXT
+from fairshare.cli.judging import assumed_flags
 
 if TYPE_CHECKING:
     from fairshare.analysis.claims import Judged
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
 @click.command("plausible")
 @click.argument("place", metavar="TABLE|FOLDER", type=click.Path(path_type=Path))
-@click.option("--device", type=TEXT, metavar="NAME", help="Hold FOLDER against this GPU.")
-@click.option("--model", type=TEXT, metavar="NAME", help="Hold FOLDER against this model's size.")
+@assumed_flags
 def plausible_command(place: Path, device: str | None, model: str | None) -> None:
     """Say which figures cannot be, and show the arithmetic.
 

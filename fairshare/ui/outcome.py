@@ -17,6 +17,7 @@ from fairshare.analysis.table import BEST, FEW, visible
 from fairshare.analysis.table import Table as AnalysisTable
 from fairshare.errors import ExitCode
 from fairshare.records import CellStatus
+from fairshare.ui.verdict import show_verdict
 from fairshare.units import format_duration
 
 if TYPE_CHECKING:  # to show an analysis needs nothing that runs one
@@ -49,6 +50,7 @@ def show_analysis(built: BuiltAnalysis) -> None:
         left_out.update(column.title for column in table.columns if column.title in hidden)
     if left_out:
         console.print(Text(f"left out for lack of width: {', '.join(sorted(left_out))}"))
+    show_verdict(console, built.answers)
     _show_reservations(console, built)
     _show_impossible(console, built)
     _show_paths(console, built)

@@ -79,7 +79,7 @@ def test_every_figure_exists_in_both_formats(built: BuiltAnalysis, folder: Path)
     kinds = {path.name.split("_")[0] for path in built.figures}
     assert kinds == {
         "throughput", "tail-latency", "latency-ecdf", "fairness", "slowdown", "resources",
-        "service", "fairness-over-time", "response-time",
+        "service", "fairness-over-time", "response-time", "trade-off", "aggressors",
     }  # fmt: skip
     for path in built.figures:
         data = path.read_bytes()

@@ -14,7 +14,6 @@ from fairshare.analysis.table import (
     format_seconds,
     tables,
 )
-from fairshare.analysis.verdict import findings
 from fairshare.records import Mode, Provenance
 
 
@@ -110,22 +109,10 @@ def test_pooled_latencies_have_no_best() -> None:
     assert [row.mode for row in _with_best(own) if row.best] == [Mode.MPS]
 
 
-def test_findings_say_when_they_are_not_certain() -> None:
-    """The answer names the better mode and admits that intervals overlap."""
-    rows = [
-        _row(Mode.LOGICAL, 100, 95, 105, "output_tokens_per_s"),
-        _row(Mode.MPS, 110, 104, 116, "output_tokens_per_s"),
-    ]
-    ((setting, (finding,)),) = findings(_with_best(rows))
-    assert setting.label == "s, concurrency 4"
-    assert (finding.mode, finding.value, finding.certain) == ("mps", "110", False)
-
-
 def test_one_mode_alone_wins_nothing() -> None:
     """Without a rival nothing is best."""
     (row,) = _with_best([_row(Mode.MPS, 1, 1, 1, "jain")])
     assert row.best == frozenset()
-    assert findings([row]) == []
 
 
 @pytest.mark.parametrize(("repetitions", "best"), [(1, set()), (3, {"logical"})])

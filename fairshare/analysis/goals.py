@@ -1,0 +1,139 @@
+"""What somebody may want of a shared device, and what of a cell says how well it was met."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fairshare.analysis.differences import Sample
+from fairshare.analysis.model import CellAnalysis, TenantMetrics
+from fairshare.analysis.slowdown import isolation_index
+from fairshare.analysis.stats import Interval
+from fairshare.analysis.table import format_index, format_number, format_seconds
+
+_TOKENS = 1e6  # what a price is of
+_HOUR_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """One goal: what is compared, which way is better, and why it may be missing."""
+
+    title: str
+    compared: str
+    higher: bool
+    form: Callable[[float], str]
+    sample: Callable[[CellAnalysis], Sample | None]
+    missing: str
+    """What a reader does to get it."""
+
+
+def goals(price_per_hour: float | None = None) -> list[Goal]:
+    """All goals; that of cost only with the price of an hour of the device."""
+    found = [
+        Goal(
+            "Throughput", "output tokens per second, all tenants", True, format_number,
+            lambda cell: _of_total(cell, "output_tokens_per_s"),
+            "tenants were measured one at a time only: add another of --modes",
+        ),
+        Goal(
+            "Interactive tail latency", "TTFT P99 of the worst interactive tenant", False,
+            format_seconds, _tail, "no answer came in the window: measure longer (--window)",
+        ),
+        Goal(
+            "Fairness", "Jain's index of backlogged tenants", True, format_index, _jain,
+            "no two tenants were backlogged at once: raise the load (--concurrency, --load-scale)",
+        ),
+        Goal(
+            "Isolation", "isolation index: worst E2E P99 alone / when sharing", True, format_index,
+            _isolation, "nothing to compare with: add exclusive to --modes",
+        ),
+        Goal(
+            "SLO goodput", "requests per second within all limits", True, format_number, _goodput,
+            "no tenant has limits: set slo in the scenario",
+        ),
+    ]  # fmt: skip
+    if price_per_hour is not None:
+        found.append(
+            Goal(
+                "Cost", f"per million output tokens, at {price_per_hour:g} an hour", False,
+                format_number, lambda cell: _cost(cell, price_per_hour),
+                "no output token came in the window",
+            )
+        )  # fmt: skip
+    return found
+
+
+def interactive(cell: CellAnalysis) -> list[TenantMetrics]:
+    """The tenants of whom somebody waits for a first token.
+
+    Those with a limit on it; else those with arrivals of their own; else all.
+    """
+    told: dict[str, Mapping[str, Any]] = {str(t.get("name")): t for t in cell.result.tenants}
+    for wanted in (
+        lambda tenant: (tenant.get("slo") or {}).get("ttft_s") is not None,
+        lambda tenant: bool(tenant.get("open_loop")),
+    ):
+        if some := [row for row in cell.tenants if wanted(told.get(str(row.tenant), {}))]:
+            return some
+    return list(cell.tenants)
+
+
+def _of_total(cell: CellAnalysis, metric: str) -> Sample | None:
+    if cell.total is None:
+        return None
+    value = cell.total.values()[metric]
+    return None if value is None else Sample(float(value), cell.total.intervals.get(metric))
+
+
+def _tail(cell: CellAnalysis) -> Sample | None:
+    if cell.total is None:
+        return None
+    waited = [
+        (value, row.intervals.get("ttft_p99_s"))
+        for row in interactive(cell)
+        if (value := row.latency["ttft"].p99) is not None
+    ]
+    if not waited:
+        return None
+    worst = max(waited, key=lambda pair: pair[0])
+    # Another tenant's may be the worst in truth: known only where each tenant's is.
+    known = all(interval is not None for _, interval in waited)
+    return Sample(worst[0], worst[1] if known else None)
+
+
+def _jain(cell: CellAnalysis) -> Sample | None:
+    if cell.fairness is None or cell.fairness.jain is None:
+        return None
+    return Sample(cell.fairness.jain, cell.fairness.interval)
+
+
+def _isolation(cell: CellAnalysis) -> Sample | None:
+    index = isolation_index(cell)
+    return None if index is None else Sample(index, None)
+
+
+def _goodput(cell: CellAnalysis) -> Sample | None:
+    found, shares = _of_total(cell, "goodput_per_s"), _of_total(cell, "slo_attainment")
+    if found is None or shares is None or shares.interval is None or not cell.window_s:
+        return found
+    if not shares.value:
+        return found
+    asked = found.value / shares.value  # requests with limits per second, whatever became of them
+    interval = Interval(asked * shares.interval.low, asked * shares.interval.high)
+    return Sample(found.value, interval)
+
+
+def _cost(cell: CellAnalysis, price_per_hour: float) -> Sample | None:
+    rate = _of_total(cell, "output_tokens_per_s")
+    if rate is None or not rate.value:
+        return None
+
+    def cost(tokens_per_s: float) -> float:
+        return price_per_hour / _HOUR_S / tokens_per_s * _TOKENS
+
+    interval = rate.interval
+    if interval is None or interval.low <= 0:
+        return Sample(cost(rate.value), None)
+    return Sample(cost(rate.value), Interval(cost(interval.high), cost(interval.low)))

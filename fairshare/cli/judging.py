@@ -1,0 +1,32 @@
+"""Flags of what figures are judged by: a price, and the device to hold them against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from fairshare.cli.options import TEXT
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+price_flag = click.option(
+    "--price",
+    "price_per_hour",
+    type=click.FloatRange(min=0, min_open=True, max=1e9),
+    metavar="PER_GPU_HOUR",
+    help="Price of an hour of the GPU: adds the cost per million output tokens to the verdict.",
+)
+
+
+def assumed_flags(command: F) -> F:
+    """What to hold a result folder against where it does not say, or says another name."""
+    for option in (
+        click.option(
+            "--model", type=TEXT, metavar="NAME", help="Hold figures against this model's size."
+        ),
+        click.option("--device", type=TEXT, metavar="NAME", help="Hold figures against this GPU."),
+    ):
+        command = option(command)
+    return command
