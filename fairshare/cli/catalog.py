@@ -1,4 +1,4 @@
-"""list, validate, schema: what can be written, and whether it is written well."""
+"""list, validate: what can be written, and whether it is written well."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import click
-import orjson
 
 from fairshare import assets
 from fairshare.devices.evidence import Evidence, Fact
@@ -136,30 +135,3 @@ def validate_command(files: tuple[Path, ...]) -> None:
             click.echo(f"{path}: a valid {kind}")
     if failed:
         raise SpecError(f"{failed} of {len(files)} files are wrong")
-
-
-@click.command("schema")
-@click.argument("kind", required=False, type=click.Choice(list(SPECS)))
-@click.option(
-    "--write",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="FOLDER",
-    help="Write KIND.schema.json files there.",
-)
-def schema_command(kind: str | None, write: Path | None) -> None:
-    """Print the JSON Schema of KIND, or write all of them."""
-    kinds = [kind] if kind else list(SPECS)
-    if write is None and kind is None:
-        raise click.UsageError("say which KIND to print, or --write FOLDER for all")
-    for name in kinds:
-        text = orjson.dumps(SPECS[name].model_json_schema(), option=orjson.OPT_INDENT_2).decode()
-        if write is None:
-            click.echo(text)
-            continue
-        try:
-            write.mkdir(parents=True, exist_ok=True)
-            target = write / f"{name}.schema.json"
-            target.write_text(text + "\n", "utf-8")
-        except OSError as error:
-            raise SpecError(f"cannot write {write}: {error.strerror}") from None
-        click.echo(f"wrote {target}")

@@ -32,7 +32,7 @@ COMMANDS = {
     "export": ("exchange", "Write results as Parquet, CSV or vllm bench serve's JSON."),
     "list": ("catalog", "List scenarios, launchers, matrices, devices, models."),
     "validate": ("catalog", "Check YAML files without running anything."),
-    "schema": ("catalog", "Print or write the JSON Schemas of the YAML files, for editors."),
+    "schema": ("schema", "Print the JSON Schemas of all files, or set up an editor with them."),
     "doctor": ("doctor", "Check whether this machine is ready, and say what to do where not."),
     "status": ("status", "Show who holds which device, how far runs are, and what killed ones left."),
     "clean": ("maintain", "Undo what a killed run left behind."),

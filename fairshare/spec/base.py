@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from fairshare.units import parse_bytes, parse_duration_s, parse_fraction
 
@@ -23,15 +23,39 @@ class MisplacedError(ValueError):
         self.at = at
 
 
+def _quantity(number: dict[str, Any], units: str) -> WithJsonSchema:
+    """For editors: a plain number, or text with a unit; what the text says is for loading."""
+    text = {"type": "string", "pattern": rf"^\s*\d+(\.\d+)?\s*({units})?\s*$"}
+    return WithJsonSchema({"anyOf": [number, text]})
+
+
+_SECONDS_UNITS = "ms|s|m|min|h|d"
+_BYTES_UNITS = "[KMGTkmgt]?i?[Bb]?"
 # A month: longer is a slip of the unit, and nanoseconds of it still fit 64 bits many times over.
 _MAX_S = 31 * 86400.0
 Seconds = Annotated[
-    float, BeforeValidator(parse_duration_s), Field(ge=0, le=_MAX_S, allow_inf_nan=False)
+    float,
+    BeforeValidator(parse_duration_s),
+    Field(ge=0, le=_MAX_S, allow_inf_nan=False),
+    _quantity({"type": "number", "minimum": 0, "maximum": _MAX_S}, _SECONDS_UNITS),
 ]
 PositiveSeconds = Annotated[
-    float, BeforeValidator(parse_duration_s), Field(gt=0, le=_MAX_S, allow_inf_nan=False)
+    float,
+    BeforeValidator(parse_duration_s),
+    Field(gt=0, le=_MAX_S, allow_inf_nan=False),
+    _quantity({"type": "number", "exclusiveMinimum": 0, "maximum": _MAX_S}, _SECONDS_UNITS),
 ]
-Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0, lt=2**63)]
-Share = Annotated[float, BeforeValidator(parse_fraction), Field(gt=0, le=1)]
+Bytes = Annotated[
+    int,
+    BeforeValidator(parse_bytes),
+    Field(gt=0, lt=2**63),
+    _quantity({"type": "integer", "exclusiveMinimum": 0}, _BYTES_UNITS),
+]
+Share = Annotated[
+    float,
+    BeforeValidator(parse_fraction),
+    Field(gt=0, le=1),
+    _quantity({"type": "number", "exclusiveMinimum": 0, "maximum": 1}, "%"),
+]
 PositiveFloat = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,47}$")]
