@@ -1,0 +1,72 @@
+"""Work on several cores: cells are analysed, and figures written, side by side."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import connection, get_context, parent_process
+from typing import TypeVar
+
+from fairshare.errors import FairshareError
+
+_MOST = 8
+_CHUNK = 8  # pieces of work that a process takes at once, where there are many
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def cores() -> int:
+    """How many processes are worth having: the cores that this one may use, 8 at most."""
+    return min(_MOST, len(os.sched_getaffinity(0)))
+
+
+@contextmanager
+def workers() -> Iterator[ProcessPoolExecutor]:
+    """Processes that start afresh, so that no thread or open file of ours is copied into them.
+
+    Raises:
+        FairshareError: one of them was killed, most likely for want of memory.
+    """
+    pool = ProcessPoolExecutor(cores(), mp_context=get_context("spawn"), initializer=_begin)
+    try:
+        with pool:
+            yield pool
+    except BrokenProcessPool as error:
+        raise FairshareError(
+            "a process of the analysis was killed",
+            hint="there may be too little memory; the result folder is as it was",
+        ) from error
+
+
+def side_by_side(work: Callable[[T], R], items: Sequence[T], *, worthwhile: bool) -> list[R]:
+    """``work`` of each item, in order; on several cores if that is ``worthwhile``.
+
+    An error is that of the first item that fails. ``work`` and the items must be picklable.
+    """
+    if not worthwhile or cores() < 2 or len(items) < 2:
+        return [work(item) for item in items]
+    with workers() as pool:
+        try:
+            each = min(_CHUNK, 1 + len(items) // (4 * cores()))
+            return list(pool.map(work, items, chunksize=each))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _begin() -> None:
+    """Leave Ctrl-C to the parent, and do not outlive it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+
+
+def _end_with_the_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
