@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
+
+import numpy as np
 
 from fairshare.analysis.arrays import Requests, columns
 from fairshare.analysis.bounds import service_bound
@@ -13,12 +16,16 @@ from fairshare.analysis.fairness import fairness_over_time, with_tenants
 from fairshare.analysis.metrics import tenant_metrics
 from fairshare.analysis.model import Analysis, CellAnalysis, TenantMetrics
 from fairshare.analysis.plausibility import plausibility
+from fairshare.analysis.rounds import rounds
 from fairshare.analysis.slowdown import slowdowns
 from fairshare.analysis.violations import NOTHING_ASSUMED, Assumed
+from fairshare.analysis.workers import side_by_side
 from fairshare.errors import ResultsError
 from fairshare.records import CellStatus, Mark, Mode
-from fairshare.results import ResultStore, StoredCell, layout
+from fairshare.results import ResultStore, StoredCell, layout, packed
 from fairshare.units import NS_PER_S
+
+_WORTH_PROCESSES_BYTES = 32 << 20  # less is read sooner than a process has started
 
 
 def analyze(
@@ -35,7 +42,12 @@ def analyze(
     """
     stored = store.cells()
     repeated = _repetitions(stored)
-    cells = [_analyze_cell(cell, repeated, assumed) for cell in _chosen(stored, only)]
+    chosen = _chosen(stored, only)
+    cells = side_by_side(
+        partial(_analyze_cell, repeated=repeated, assumed=assumed),
+        chosen,
+        worthwhile=_recorded_bytes(chosen) > _WORTH_PROCESSES_BYTES,
+    )
     slowed = slowdowns(cells)
     return Analysis(
         name=str(store.matrix.get("name") or store.dir.resolve().name),
@@ -46,6 +58,12 @@ def analyze(
         ),
         killed=tuple(store.killed()),
     )
+
+
+def _recorded_bytes(stored: list[StoredCell]) -> int:
+    """Size of the raw records, packed ones as they are."""
+    files = (packed.stored(cell.dir / layout.REQUESTS) for cell in stored)
+    return sum(path.stat().st_size for path in files if path is not None)
 
 
 def _chosen(stored: list[StoredCell], only: str | None) -> list[StoredCell]:
@@ -111,6 +129,7 @@ def _analyze_cell(stored: StoredCell, repeated: set[object], assumed: Assumed) -
         else None,
         series=compared[1] if compared else None,
         decisions=decisions,
+        rounds=rounds(requests, np.array([bool(t.get("open_loop")) for t in tenants], dtype=bool)),
         plausibility=possible,
     )
 

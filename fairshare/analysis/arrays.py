@@ -44,6 +44,7 @@ class Requests:
     interaction: Ints
     call: Ints  # from 1; 0 outside of interactions
     calls: Ints
+    round: Ints  # from 0; -1 where the window has none
     phase: Ints
     error: Ints
     intended_s: Floats
@@ -120,6 +121,7 @@ def columns(records: Iterable[RequestRecord], tenants: Sequence[str] = ()) -> Re
         )
         whole["call"].append(record.call or 0)
         whole["calls"].append(record.calls or 0)
+        whole["round"].append(-1 if record.round is None else record.round)
         for column, value in zip(floats.values(), _sources(record), strict=True):
             column.append(nan if value is None else value)
         chunk_ns.extend(record.chunk_ns)
@@ -143,7 +145,7 @@ def columns(records: Iterable[RequestRecord], tenants: Sequence[str] = ()) -> Re
 
 
 _NOT_PER_REQUEST = frozenset({"tenants", "apps", "chunk_from", "chunk_s", "chunk_tokens"})
-_WHOLE = ("tenant", "phase", "error", "app", "interaction", "call", "calls")
+_WHOLE = ("tenant", "phase", "error", "app", "interaction", "call", "calls", "round")
 _SOURCES = {
     "intended_s": "intended_ns",
     "sent_s": "sent_ns",

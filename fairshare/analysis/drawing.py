@@ -43,7 +43,7 @@ def draw_panel(axes: Axes, frame: pd.DataFrame, panel: Panel, looks: Mapping[str
         name_axes(axes, "", panel.axis, panel.title)
     elif len(levels) > 1:
         _lines(axes, chosen, looks, levels)
-        name_axes(axes, "requests in flight per closed-loop tenant", panel.axis, panel.title)
+        name_axes(axes, "requests in flight per tenant", panel.axis, panel.title)
     else:
         shared = _bars(axes, chosen, looks)
         name_axes(axes, shared, panel.axis, panel.title)
@@ -137,10 +137,10 @@ def _name_places(axes: Axes, places: Floats, names: Sequence[str], *, crowded: b
 
 
 def _reach(frame: pd.DataFrame) -> Floats:
-    """Lengths of the error bars below and above; none where there is no interval."""
+    """Lengths of the error bars below and above; NaN, which draws none, without an interval."""
     value = frame["value"].to_numpy(float)
     low, high = frame["low"].to_numpy(float), frame["high"].to_numpy(float)
-    reach: Floats = np.nan_to_num(np.clip([value - low, high - value], 0, None))
+    reach: Floats = np.clip([value - low, high - value], 0, None)
     return reach
 
 

@@ -193,6 +193,17 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True)
+class Rounds:
+    """Tenants x rounds, of requests sent in each round; means are NaN where nobody was answered."""
+
+    tenants: tuple[str, ...]
+    answers: Floats
+    output_tokens: Floats
+    ttft_mean_s: Floats
+    e2e_mean_s: Floats
+
+
+@dataclass(frozen=True, slots=True)
 class Fairness:
     """How equally the backlogged tenants of one cell were served, window by window."""
 
@@ -264,6 +275,8 @@ class CellAnalysis:
     """None of a tenant alone."""
     decisions: Decisions | None = None
     """None where no scheduler wrote down what it decided."""
+    rounds: Rounds | None = None
+    """None where the window was not cut into rounds."""
     plausibility: Plausibility = NOTHING_FOUND
     """What cannot be of it; nothing of a cell without figures."""
 
@@ -314,5 +327,6 @@ class Drawn:
     caption: str
     png: Path
     svg: Path
+    pdf: Path
     provenance: tuple[str, ...]
     marks: tuple[str, ...]

@@ -38,6 +38,9 @@ class BuiltAnalysis:
     summary_json: Path
     figures: tuple[Path, ...]
     report: Path | None
+    drawn: tuple[Drawn, ...] = ()
+    left_out: tuple[str, ...] = ()
+    """A line for each usual figure that there was no data for."""
     searched: Searched | None = None
     """The answer of a sweep that looked for one."""
 
@@ -93,10 +96,12 @@ def build_analysis(
     for name, data in looked_for.files.items() if looked_for else ():
         write_atomic(folder / name, data)
     drawn: list[Drawn] = []
+    left_out: list[str] = []
     if figures:
         from fairshare.analysis.plots import draw  # noqa: PLC0415  (pandas and matplotlib)
 
-        drawn = draw(store, analysis, made, folder / layout.FIGURES)
+        gallery = draw(store, analysis, made, folder / layout.FIGURES)
+        drawn, left_out = gallery.drawn, gallery.left_out
     report = None
     outcomes = _outcomes(analysis)
     if html:
@@ -127,6 +132,8 @@ def build_analysis(
         summary_csv=folder / layout.SUMMARY_CSV,
         summary_json=folder / layout.SUMMARY_JSON,
         figures=tuple(figure.png for figure in drawn),
+        drawn=tuple(drawn),
+        left_out=tuple(left_out),
         report=report,
         searched=looked_for,
     )
@@ -147,7 +154,7 @@ def build_cell_page(directory: Path, cell_id: str, assumed: Assumed = NOTHING_AS
     folder = directory / layout.ANALYSIS / layout.CELLS / layout.cell_folder(cell_id)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    drawn = draw(store, analysis, rows(analysis), folder / layout.FIGURES)
+    drawn = draw(store, analysis, rows(analysis), folder / layout.FIGURES).drawn
     stored = next(cell for cell in store.cells() if cell.result.id == cell_id)
     page = render_cell(cell_view(stored, analysis.cells[0], "cell"), analysis.name, drawn)
     path = folder / layout.CELL_PAGE

@@ -2,51 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from fairshare.analysis.aggregate import Row
 from fairshare.analysis.drawing import Panel, draw_curves, draw_panel
+from fairshare.analysis.evidence import absent, evidence
 from fairshare.analysis.frames import curves_frame
 from fairshare.analysis.model import Analysis, Drawn
 from fairshare.analysis.policy_plots import policy_figures
+from fairshare.analysis.round_plots import round_figures
 from fairshare.analysis.style import legend, panels, remove_old, save, themed, wrapped
 from fairshare.analysis.subjects import Subject, subjects
 from fairshare.analysis.table import TOTAL
-from fairshare.analysis.timeline import draw_timeline
+from fairshare.analysis.timeline import CPU, GPU, Gauge, draw_timeline
 from fairshare.analysis.trade_plots import trade_figures
+from fairshare.analysis.workers import side_by_side
 from fairshare.results import ResultStore
 from fairshare.results.layout import cell_folder
 
+_WORTH_PROCESSES = 3  # subjects: fewer are drawn sooner than processes have started
 _MOST_CELLS = 6  # columns of the timeline
 
 
-def draw(store: ResultStore, analysis: Analysis, rows: Sequence[Row], folder: Path) -> list[Drawn]:
-    """Draw all figures into ``folder``, as PNG and SVG; what was there before is removed.
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    """The figures on disk, and a line for each usual one that there is no data for."""
+
+    drawn: list[Drawn]
+    left_out: list[str]
+
+
+def draw(store: ResultStore, analysis: Analysis, rows: Sequence[Row], folder: Path) -> Gallery:
+    """Draw all figures into ``folder``, as PNG, SVG and PDF; what was there before is removed.
 
     Raises:
         ResultsError: damaged telemetry.
     """
     remove_old(folder)
     stored = {cell.result.id: cell for cell in store.cells()}
-    drawn: list[Drawn] = []
+    found = list(subjects(analysis, rows, stored))
+    galleries = side_by_side(
+        partial(_draw_subject, matrix=analysis.matrix, folder=folder),
+        found,
+        worthwhile=len(found) >= _WORTH_PROCESSES,
+    )
+    return Gallery(
+        [figure for gallery in galleries for figure in gallery.drawn],
+        [line for gallery in galleries for line in gallery.left_out],
+    )
+
+
+def _draw_subject(subject: Subject, *, matrix: Mapping[str, object], folder: Path) -> Gallery:
+    """All figures of one subject, on disk."""
+    gallery = Gallery([], [])
+    kinds = []
     with themed():
-        for subject in subjects(analysis, rows, stored):
-            for kind, title, caption, figure in _figures(subject):
-                name = f"{kind}_{cell_folder(subject.name.replace(' ', '_'))}"
-                about = Drawn(
-                    name=name,
-                    title=f"{title}: {subject.name}",
-                    caption=caption,
-                    png=folder / f"{name}.png",
-                    svg=folder / f"{name}.svg",
-                    provenance=tuple(dict.fromkeys(row.provenance.value for row in subject.rows)),
-                    marks=marked_modes(subject.rows),
-                )
-                drawn.append(save(figure, about))
-    return drawn
+        for kind, title, caption, figure in _figures(subject):
+            name = f"{kind}_{cell_folder(subject.name.replace(' ', '_'))}"
+            about = Drawn(
+                name=name,
+                title=f"{title}: {subject.name}",
+                caption=f"{caption} {evidence(kind, subject)}",
+                png=folder / f"{name}.png",
+                svg=folder / f"{name}.svg",
+                pdf=folder / f"{name}.pdf",
+                provenance=tuple(dict.fromkeys(row.provenance.value for row in subject.rows)),
+                marks=marked_modes(subject.rows),
+            )
+            gallery.drawn.append(save(figure, about))
+            kinds.append(kind)
+    gallery.left_out.extend(absent(kinds, subject, matrix))
+    return gallery
 
 
 def marked_modes(rows: Sequence[Row]) -> tuple[str, ...]:
@@ -68,21 +99,22 @@ def _figures(subject: Subject) -> Iterator[tuple[str, str, str, Figure]]:
     yield from _speed_figures(subject)
     yield from _sharing_figures(subject)
     yield from policy_figures(subject)
-    if (timeline := _timeline(subject)) is not None:
-        yield (
-            "resources",
-            "Processor use over time",
-            "First repetition at the highest concurrency; the measured window is shaded.",
-            timeline,
-        )
+    yield from round_figures(subject)
+    for kind, title, kinds in (
+        ("resources", "CPU use over time", CPU),
+        ("gpu", "GPU use over time", GPU),
+    ):
+        if (timeline := _timeline(subject, kinds)) is not None:
+            caption = "First repetition at the highest concurrency; the measured window is shaded."
+            yield kind, title, caption, timeline
 
 
 def _speed_figures(subject: Subject) -> Iterator[tuple[str, str, str, Figure]]:
     yield (
         "throughput",
         "Throughput",
-        "Output tokens per second, of each tenant and of all together. Error bars are 95 % "
-        "intervals. Exclusive is each tenant alone, in turn, and has no total.",
+        "Output tokens per second, of each tenant and of all together. Exclusive is each tenant "
+        "alone, in turn, and has no total.",
         _grid(subject, [("output_tokens_per_s", "output tokens/s", 1.0)]),
     )
     yield (
@@ -204,7 +236,7 @@ def _fairness(subject: Subject) -> Figure:
     return figure
 
 
-def _timeline(subject: Subject) -> Figure | None:
+def _timeline(subject: Subject, kinds: Sequence[Gauge]) -> Figure | None:
     chosen = [
         (cell.result.mode_label, cell)
         for cell in subject.busiest
@@ -217,5 +249,5 @@ def _timeline(subject: Subject) -> Figure | None:
     if len(chosen) > _MOST_CELLS:
         chosen = [(label, cell) for label, cell in chosen if not cell.result.key.tenant]
     return draw_timeline(
-        [(label, subject.stored[cell.result.id]) for label, cell in chosen[:_MOST_CELLS]]
+        [(label, subject.stored[cell.result.id]) for label, cell in chosen[:_MOST_CELLS]], kinds
     )

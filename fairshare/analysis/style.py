@@ -42,6 +42,7 @@ _LINES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
 _COLUMNS = 3
 _RC: Any = {
     "svg.hashsalt": "fairshare",
+    "pdf.fonttype": 42,  # TrueType: what journals ask for
     "svg.fonttype": "none",
     "font.family": "DejaVu Sans",
     "axes.titlesize": 10,
@@ -183,7 +184,7 @@ def distinct(labels: Sequence[str]) -> tuple[list[str], str]:
 
 
 def save(figure: Figure, drawn: Drawn) -> Drawn:
-    """Write PNG and SVG with title and provenance; equal figures give equal bytes."""
+    """Write PNG, SVG and PDF with title and provenance; equal figures give equal bytes."""
     figure.suptitle(short(drawn.title, 80), fontsize=11.5, fontweight="bold", x=0.01, ha="left")
     origin = "; ".join((*drawn.provenance, *drawn.marks))
     figure.supxlabel(short(origin, 110), fontsize=8, color="0.35", x=0.01, ha="left")
@@ -191,7 +192,11 @@ def save(figure: Figure, drawn: Drawn) -> Drawn:
     if engine is not None:  # lay it out once, not for each format
         engine.execute(figure)
         figure.set_layout_engine("none")
-    for path, metadata in ((drawn.png, {"Software": None}), (drawn.svg, {"Date": None})):
+    for path, metadata in (
+        (drawn.png, {"Software": None}),
+        (drawn.svg, {"Date": None}),
+        (drawn.pdf, {"CreationDate": None}),
+    ):
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(f".{path.name}")
@@ -205,5 +210,5 @@ def remove_old(folder: Path) -> None:
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for path in folder.iterdir():
-            if path.suffix in (".png", ".svg"):
+            if path.suffix in (".png", ".svg", ".pdf"):
                 path.unlink()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 import seaborn as sns
@@ -15,54 +16,77 @@ from fairshare.records import CellResult
 from fairshare.results import StoredCell, layout
 from fairshare.units import NS_PER_S
 
-GPU_UTILISATION = "gpu_utilisation"
 _MOST_SERVERS = 6  # more are shown as the machine's line alone
+_MACHINE = "(machine)"
 
 
-def draw_timeline(cells: Sequence[tuple[str, StoredCell]]) -> Figure | None:
-    """One column per cell (title, cell): CPU above, GPU utilisation below where it was sampled.
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """A row of panels: which file and column of a cell, and how it is drawn."""
+
+    file: str
+    column: str
+    axis: str
+    factor: float = 1.0
+    """Turns the column's unit into the axis's."""
+    top: float | None = None
+
+
+CPU = (Gauge(layout.HOST, "cpu_percent", "CPU (% of one core)"),)
+GPU = (
+    Gauge(layout.GPU, "gpu_utilisation", "GPU utilisation (%)", 100, top=101),
+    Gauge(layout.GPU, "memory_used_bytes", "GPU memory (GiB)", 2**-30),
+    Gauge(layout.GPU, "power_w", "power (W)"),
+)
+
+
+def draw_timeline(
+    cells: Sequence[tuple[str, StoredCell]], gauges: Sequence[Gauge]
+) -> Figure | None:
+    """One column per cell (title, cell), a row per gauge that was read in any of them.
 
     None if nothing was sampled at all.
     """
-    host = [telemetry_frame(cell.dir / layout.HOST) for _, cell in cells]
-    gpu = [telemetry_frame(cell.dir / layout.GPU) for _, cell in cells]
-    gpu = [frame if frame is not None and GPU_UTILISATION in frame else None for frame in gpu]
-    kinds = [
-        (frames, draw, axis)
-        for frames, draw, axis in (
-            (host, _draw_host, "CPU (% of one core)"),
-            (gpu, _draw_gpu, "GPU utilisation (%)"),
-        )
-        if any(frame is not None for frame in frames)
-    ]
-    if not kinds:
+    rows = [(gauge, [_samples(cell, gauge) for _, cell in cells]) for gauge in gauges]
+    rows = [row for row in rows if any(frame is not None for frame in row[1])]
+    if not rows:
         return None
-    figure, grid = wrapped(len(kinds), len(cells), height=2.4)
-    for shown, (frames, draw, axis) in zip(grid, kinds, strict=True):
+    figure, grid = wrapped(len(rows), len(cells), height=2.4)
+    for shown, (gauge, frames) in zip(grid, rows, strict=True):
+        draw: Callable[..., None] = _draw_servers if gauge.file == layout.HOST else _draw_device
         for axes, frame, (title, cell) in zip(shown, frames, cells, strict=True):
             if frame is not None:
                 draw(axes, frame)
                 _shade_window(axes, cell.result)
-            name_axes(axes, "time (s)", axis, title)
-        top = max(axes.get_ylim()[1] for axes in shown)
+            name_axes(axes, "time (s)", gauge.axis, title)
+        top = gauge.top or max(axes.get_ylim()[1] for axes in shown)
         for axes in shown:
             axes.set_ylim(0, top)
     return figure
 
 
-def _draw_host(axes: Axes, frame: pd.DataFrame) -> None:
-    frame = frame.assign(cpu_percent=pd.to_numeric(frame["cpu_percent"], errors="coerce"))
+def _samples(cell: StoredCell, gauge: Gauge) -> pd.DataFrame | None:
+    """Times and values in the axis's unit; None where nothing was read."""
+    frame = telemetry_frame(cell.dir / gauge.file)
+    if frame is None or gauge.column not in frame:
+        return None
+    values = pd.to_numeric(frame[gauge.column], errors="coerce") * gauge.factor
+    frame = frame.assign(value=values).dropna(subset=["value"])
+    return frame if len(frame) else None
+
+
+def _draw_servers(axes: Axes, frame: pd.DataFrame) -> None:
     names = list(dict.fromkeys(frame["server"].astype(str)))
-    servers = [name for name in names if name != "(machine)"]
+    servers = [name for name in names if name != _MACHINE]
     if len(servers) > _MOST_SERVERS:
         servers = []
     colours = sns.color_palette("colorblind", max(1, len(servers)))
     lines = list(zip(servers, colours, ("-",) * len(servers), strict=True))
-    lines += [("(machine)", (0.35, 0.35, 0.35), "--")] if "(machine)" in names else []
+    lines += [(_MACHINE, (0.35, 0.35, 0.35), "--")] if _MACHINE in names else []
     for name, colour, style in lines:
-        part = frame[frame["server"].astype(str) == name].dropna(subset=["cpu_percent"])
+        part = frame[frame["server"].astype(str) == name]
         axes.plot(
-            part["t_s"], part["cpu_percent"], color=colour, linestyle=style, linewidth=1.3,
+            part["t_s"], part["value"], color=colour, linestyle=style, linewidth=1.3,
             label=short(name.strip("()"), 16),
         )  # fmt: skip
     axes.set_ylim(bottom=0)
@@ -70,10 +94,10 @@ def _draw_host(axes: Axes, frame: pd.DataFrame) -> None:
         axes.legend(loc="best", framealpha=0.8, handlelength=1.6, fontsize=7.5)
 
 
-def _draw_gpu(axes: Axes, frame: pd.DataFrame) -> None:
-    values = pd.to_numeric(frame[GPU_UTILISATION], errors="coerce") * 100
-    axes.plot(frame["t_s"], values, color=sns.color_palette("colorblind")[2], linewidth=1.3)
-    axes.set_ylim(0, 101)
+def _draw_device(axes: Axes, frame: pd.DataFrame) -> None:
+    colour = sns.color_palette("colorblind")[2]
+    axes.plot(frame["t_s"], frame["value"], color=colour, linewidth=1.3)
+    axes.set_ylim(bottom=0)
 
 
 def _shade_window(axes: Axes, result: CellResult) -> None:

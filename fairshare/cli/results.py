@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from fairshare.cli.judging import assumed_flags, price_flag
 from fairshare.cli.options import TEXT
 from fairshare.cli.output import say
+
+if TYPE_CHECKING:
+    from fairshare.analysis.pipeline import BuiltAnalysis
 
 FOLDER = click.argument("folder", type=click.Path(path_type=Path))
 
@@ -28,7 +32,8 @@ def analyze_command(
 @FOLDER
 def plot_command(folder: Path) -> None:
     """Rebuild the figures of FOLDER (and the summary they are drawn from)."""
-    _rebuild(folder, figures=True, html=False)
+    for line in _rebuild(folder, figures=True, html=False).left_out:
+        say(line)
 
 
 @click.command("report")
@@ -38,6 +43,13 @@ def plot_command(folder: Path) -> None:
 @click.option(
     "--cell", type=TEXT, metavar="NAME", help="A page of this cell alone, with figures of its own."
 )
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["html", "latex", "markdown"]),
+    default="html",
+    help="A page (the default), an IEEE-style article, or tables for a README.",
+)
 def report_command(
     *,
     folder: Path,
@@ -45,6 +57,7 @@ def report_command(
     device: str | None,
     model: str | None,
     cell: str | None,
+    form: str,
 ) -> None:
     """Rebuild the report of FOLDER (and its summary and figures)."""
     if cell is not None:
@@ -53,7 +66,15 @@ def report_command(
 
         say(f"page of the cell: {build_cell_page(folder, cell, Assumed(device, model))}")
         return
-    _rebuild(folder, price_per_hour, device, model, figures=True, html=True)
+    built = _rebuild(folder, price_per_hour, device, model, figures=True, html=form == "html")
+    if form == "latex":
+        from fairshare.analysis.article import write_article
+
+        say(f"article: {write_article(built)} (compile it twice with pdflatex)", bold=True)
+    elif form == "markdown":
+        from fairshare.analysis.markdown import write_markdown
+
+        say(f"tables:  {write_markdown(built)}", bold=True)
 
 
 def _rebuild(
@@ -64,7 +85,7 @@ def _rebuild(
     *,
     figures: bool,
     html: bool,
-) -> None:
+) -> BuiltAnalysis:
     from fairshare.analysis import build
     from fairshare.analysis.violations import Assumed
     from fairshare.ui.outcome import show_analysis
@@ -77,3 +98,4 @@ def _rebuild(
         assumed=Assumed(device, model),
     )
     show_analysis(built)
+    return built
