@@ -2,14 +2,17 @@
 
 Usage: ``python -m benchmarks.gateway [--rounds 3] [--litellm VENV/bin/litellm] [--seconds 10]``
 
-A mock server and the client share the first core; the proxy has the last one. Paced: Poisson
-arrivals with about 64 streams in flight (TTFT 50 ms, ITL 10 ms, 64 tokens). Unpaced: 64 streams as
-fast as they go. Rounds are interleaved; what a proxy adds is its median less the direct one of the
-same round, and of all rounds the median counts. Chunks per CPU second of the proxy (in the row
-``direct``: of the client) hold also where the machine has other work to do. ``fairshare`` is our
-gateway with VTC, ``hiding`` the same for a client that asked for no usage, so that each chunk is
-changed. For LiteLLM: ``python -m venv V && V/bin/pip install 'litellm[proxy]'``, then
-``--litellm V/bin/litellm``.
+A mock server and the client share the first core; the proxy has the last one. Alone: one stream
+after another (TTFT 50 ms, ITL 10 ms, 64 tokens). Paced: Poisson arrivals of such with about 64 in
+flight. Unpaced: 64 streams as fast as they go. Rounds are interleaved; what a proxy adds is its
+median less the direct one of the same round, and of all rounds the median counts. Chunks per CPU
+second are the proxy's (in the row ``direct``: the client's). On a machine that has other work
+``chrt -f 30 python -m benchmarks.gateway`` (as root) gives all of it precedence.
+
+``fairshare`` is our gateway with VTC, ``hiding`` the same for a client that asked for no usage, so
+that each chunk is changed; ``bare`` hands bytes on and looks at none
+(:mod:`benchmarks.bare_relay`). For LiteLLM: ``python -m venv V && V/bin/pip install
+'litellm[proxy]'``, then ``--litellm V/bin/litellm``.
 """
 
 from __future__ import annotations
@@ -145,6 +148,22 @@ def cpu_s(pid: int) -> float:
     return sum(each.user + each.system for each in times)
 
 
+async def alone(port: int, seconds: float, hiding: bool, pid: int) -> dict[str, float]:
+    """One stream at a time: what each way costs where nobody else is."""
+    del pid
+    loop = asyncio.get_running_loop()
+    request, future = message(hiding), loop.create_future()
+    _, stream = await loop.create_connection(lambda: Stream(request, future), "127.0.0.1", port)
+    found: list[float] = []
+    end_s = loop.time() + seconds
+    while loop.time() < end_s:
+        stream.done = loop.create_future()
+        stream.go()
+        await stream.done
+        found.append((stream.at_ns[0] - stream.sent_ns) / 1e6)
+    return {"alone_ms": statistics.median(found)}
+
+
 async def unpaced(port: int, seconds: float, hiding: bool, pid: int) -> dict[str, float]:
     """As many chunks as come, and what CPU time each takes the proxy (or the server itself)."""
     loop = asyncio.get_running_loop()
@@ -215,6 +234,9 @@ def behind(proxy: str, upstream: int, options: argparse.Namespace) -> Iterator[t
             config.write_text(json.dumps({"model_list": models, "general_settings": unguarded}))
             command = [options.litellm, "--config", str(config), "--port", str(port)]
             ready = f"http://127.0.0.1:{port}/health/liveliness"
+        elif proxy == "bare":
+            command = [sys.executable, "-m", "benchmarks.bare_relay", str(port), str(upstream)]
+            ready = f"http://127.0.0.1:{port}/"
         else:
             settings = GatewaySettings(
                 upstream=url, port=port, policy="vtc", window=256, continuous_usage=True
@@ -229,7 +251,7 @@ def behind(proxy: str, upstream: int, options: argparse.Namespace) -> Iterator[t
 def measure(program: Path, proxy: str, options: argparse.Namespace) -> dict[str, float]:
     hiding = proxy == "hiding"
     found: dict[str, float] = {}
-    for case, run in ((PACED, paced), (UNPACED, unpaced)):
+    for case, run in ((PACED, alone), (PACED, paced), (UNPACED, unpaced)):
         with serving(program, case) as upstream, behind(proxy, upstream, options) as (port, pid):
             found |= asyncio.run(run(port, options.seconds, hiding, pid))
     return found
@@ -241,7 +263,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--litellm", help="its program, in a virtual environment of its own")
     options = parser.parse_args()
-    proxies = ["direct", "fairshare", "hiding"]
+    proxies = ["direct", "bare", "fairshare", "hiding"]
     if options.litellm:
         proxies.append("litellm")
     else:
@@ -253,18 +275,21 @@ def main() -> None:
         for _ in range(options.rounds):
             for proxy in proxies:
                 rows[proxy].append(measure(program, proxy, options))
-    print("| way | median TTFT added | median ITL added | chunks/s | chunks per CPU second |")
-    print("| --- | --- | --- | --- | --- |")
+    print(
+        "| way | added alone | median TTFT added | median ITL added | chunks/s | per CPU second |"
+    )
+    print("| --- | --- | --- | --- | --- | --- |")
     for proxy, found in rows.items():
         added = [
             statistics.median(
                 row[metric] - direct[metric]
                 for row, direct in zip(found, rows["direct"], strict=True)
             )
-            for metric in ("ttft_ms", "itl_ms")
+            for metric in ("alone_ms", "ttft_ms", "itl_ms")
         ]
         rate, per_cpu = (max(row[name] for row in found) for name in ("chunks_per_s", "per_cpu_s"))
-        print(f"| {proxy} | {added[0]:.2f} ms | {added[1]:.3f} ms | {rate:,.0f} | {per_cpu:,.0f} |")
+        cells = [f"{each:.2f} ms" for each in added] + [f"{each:,.0f}" for each in (rate, per_cpu)]
+        print(f"| {proxy} | {' | '.join(cells)} |")
     print(json.dumps(rows))
 
 
