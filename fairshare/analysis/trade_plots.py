@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 
 from fairshare.analysis.aggregate import Estimate, Row, Setting
@@ -49,14 +49,14 @@ def trade_figures(subject: Subject) -> Iterator[tuple[str, str, str, Figure]]:
 def _trade_off(subject: Subject, totals: Sequence[Row]) -> Figure:
     figure, ((axes,),) = panels(1, 1, width=7.4, height=4.0)
     scale = 1000.0 if max(row.estimates[_TRADE].value for row in totals) < 1 else 1.0
-    shades = ScalarMappable(_span([row.value("jain") for row in totals]), colormaps[_SHADES])
+    span, shades = _span([row.value("jain") for row in totals]), colormaps[_SHADES]
     for label, look in subject.looks.items():
         points = sorted(
             (row for row in totals if row.mode_label == label),
             key=lambda row: row.setting.concurrency or 0,
         )
         if points:
-            _trail(axes, points, shades, scale, look.marker)
+            _trail(axes, points, (span, shades), scale, look.marker)
             axes.plot([], [], look.marker, color="0.35", label=label, linestyle="none")
     name_axes(
         axes, f"P99 TTFT of the worst tenant ({'ms' if scale > 1 else 's'})", "output tokens/s"
@@ -65,15 +65,20 @@ def _trade_off(subject: Subject, totals: Sequence[Row]) -> Figure:
     axes.set_ylim(bottom=0)
     axes.legend(loc="best", framealpha=0.85)
     if any(row.value("jain") is not None for row in totals):
-        bar = figure.colorbar(shades, ax=axes, pad=0.02)
+        bar = figure.colorbar(ScalarMappable(span, shades), ax=axes, pad=0.02)
         bar.set_label("Jain's index")
     return figure
 
 
 def _trail(
-    axes: Axes, points: Sequence[Row], shades: ScalarMappable, scale: float, marker: str
+    axes: Axes,
+    points: Sequence[Row],
+    shading: tuple[Normalize, Colormap],
+    scale: float,
+    marker: str,
 ) -> None:
     """One mode's points, joined in the order of their load."""
+    span, shades = shading
     x = [row.estimates[_TRADE].value * scale for row in points]
     y = [row.estimates["output_tokens_per_s"].value for row in points]
     axes.plot(x, y, color="0.75", linewidth=1.0, zorder=1)
@@ -87,7 +92,7 @@ def _trail(
         )  # fmt: skip
         axes.scatter(
             [across], [up], s=70, marker=marker, zorder=3, edgecolors="0.15", linewidths=0.8,
-            color=_UNKNOWN if jain is None else shades.to_rgba(jain),
+            color=_UNKNOWN if jain is None else shades(float(span(jain))),
         )  # fmt: skip
         if row.setting.concurrency is not None and len(points) > 1:
             axes.annotate(

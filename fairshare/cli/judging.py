@@ -11,13 +11,30 @@ from fairshare.cli.options import TEXT
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-price_flag = click.option(
-    "--price",
-    "price_per_hour",
-    type=click.FloatRange(min=0, min_open=True, max=1e9),
-    metavar="PER_GPU_HOUR",
-    help="Price of an hour of the GPU: adds the cost per million output tokens to the verdict.",
-)
+_META = "fairshare.price_per_hour"
+
+
+def _remember(ctx: click.Context, _: click.Parameter, value: float | None) -> float | None:
+    ctx.meta[_META] = value
+    return value
+
+
+def price_flag(command: F) -> F:
+    """What an hour of the GPU costs; :func:`price_per_hour` has it, wherever it is asked for."""
+    return click.option(
+        "--price",
+        type=click.FloatRange(min=0, min_open=True, max=1e9),
+        metavar="PER_GPU_HOUR",
+        help="Price of an hour of the GPU: adds the cost per million output tokens to the verdict.",
+        expose_value=False,
+        callback=_remember,
+    )(command)
+
+
+def price_per_hour() -> float | None:
+    """The price that this command was given; None without one."""
+    found: float | None = click.get_current_context().meta.get(_META)
+    return found
 
 
 def assumed_flags(command: F) -> F:

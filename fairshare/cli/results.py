@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fairshare.cli.judging import assumed_flags, price_flag
+from fairshare.cli.judging import assumed_flags, price_flag, price_per_hour
 from fairshare.cli.options import TEXT
 from fairshare.cli.output import say
 
@@ -21,11 +21,9 @@ FOLDER = click.argument("folder", type=click.Path(path_type=Path))
 @FOLDER
 @price_flag
 @assumed_flags
-def analyze_command(
-    folder: Path, price_per_hour: float | None, device: str | None, model: str | None
-) -> None:
+def analyze_command(folder: Path, device: str | None, model: str | None) -> None:
     """Rebuild summary.csv and summary.json of FOLDER and print the comparison and the verdict."""
-    _rebuild(folder, price_per_hour, device, model, figures=False, html=False)
+    _rebuild(folder, device, model, figures=False, html=False)
 
 
 @click.command("plot")
@@ -53,7 +51,6 @@ def plot_command(folder: Path) -> None:
 def report_command(
     *,
     folder: Path,
-    price_per_hour: float | None,
     device: str | None,
     model: str | None,
     cell: str | None,
@@ -66,7 +63,7 @@ def report_command(
 
         say(f"page of the cell: {build_cell_page(folder, cell, Assumed(device, model))}")
         return
-    built = _rebuild(folder, price_per_hour, device, model, figures=True, html=form == "html")
+    built = _rebuild(folder, device, model, figures=True, html=form == "html")
     if form == "latex":
         from fairshare.analysis.article import write_article
 
@@ -79,7 +76,6 @@ def report_command(
 
 def _rebuild(
     folder: Path,
-    price_per_hour: float | None = None,
     device: str | None = None,
     model: str | None = None,
     *,
@@ -94,7 +90,7 @@ def _rebuild(
         folder,
         figures=figures,
         html=html,
-        price_per_hour=price_per_hour,
+        price_per_hour=price_per_hour(),
         assumed=Assumed(device, model),
     )
     show_analysis(built)

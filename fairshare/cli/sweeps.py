@@ -20,6 +20,7 @@ from fairshare.cli.choosing import (
 )
 from fairshare.cli.cluster import cluster_flags, spread
 from fairshare.cli.finishing import finish_flags, finishing, hook_of
+from fairshare.cli.judging import price_flag, price_per_hour
 from fairshare.cli.options import (
     FLOATS,
     INTEGERS,
@@ -120,6 +121,7 @@ def sweep_flags(command: Any) -> Any:
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop (the same as plan).")
 @click.option("--no-report", is_flag=True, help="Leave out figures and page; build them later.")
 @finish_flags
+@price_flag
 def matrix_command(
     *,
     output_dir: Path | None,
@@ -316,7 +318,8 @@ def _show(directory: Path, *, report: bool) -> None:
     from fairshare.analysis import build
     from fairshare.ui.outcome import show_analysis
 
-    show_analysis(build(directory, figures=report, html=report))
+    built = build(directory, figures=report, html=report, price_per_hour=price_per_hour())
+    show_analysis(built)
 
 
 def _resume_command(directory: Path) -> str:
