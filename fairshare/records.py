@@ -59,6 +59,7 @@ class Mark(StrEnum):
     CLIENT_LIMITED = "client-limited"
     CLIENT_SHARED = "client-shared"
     CONTAMINATED = "contaminated"
+    CLOCKS_SLOWED = "clocks slowed"  # heat, power or the hardware held them down in the window
     UNVALIDATED = "unvalidated"
     IMPOSSIBLE = "impossible"  # beyond what the device can do; see docs/plausibility.md
     FOREIGN = "measured by others"

@@ -9,7 +9,7 @@ import click
 import yaml
 
 from fairshare.records import Mode, Scheduling, TransportKind
-from fairshare.spec.choices import Partitioning, TimeslicePolicy
+from fairshare.spec.choices import Order, Partitioning, TimeslicePolicy
 from fairshare.spec.layouts import MigHow, layout_text
 from fairshare.units import parse_duration_s
 
@@ -189,7 +189,8 @@ def device_flags(command: F) -> F:
             click.option(
                 "--allow-gpu-changes",
                 is_flag=True,
-                help="Allow real MIG and --timeslice-policy: what is changed is put back.",
+                help="Allow real MIG, --timeslice-policy and --lock-clocks: what is changed is "
+                "put back.",
             ),
             click.option(
                 "--allow-gpu-reset",
@@ -250,6 +251,41 @@ def load_flags(command: F) -> F:
                 type=click.Choice([kind.value for kind in TransportKind]),
                 help="What carries the requests: stream (the default), aiohttp, or in-process "
                 "(vLLM without HTTP; modes logical and exclusive).",
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def night_flags(command: F) -> F:
+    """In which order a sweep of many hours is run, and what it does about failures."""
+    for option in reversed(
+        [
+            click.option("--num-runs", type=click.IntRange(1, 1000), help="Repetitions."),
+            click.option(
+                "--order",
+                type=click.Choice([each.value for each in Order]),
+                help="interleaved (the default: round by round, every second one backwards), "
+                "grouped (servers start once) or random (each round shuffled).",
+            ),
+            click.option(
+                "--order-seed",
+                type=click.IntRange(0, 2**63 - 1),
+                help="With --order random: another seed is another order.",
+            ),
+            click.option(
+                "--max-like-failures",
+                type=click.IntRange(0, 1000),
+                metavar="N",
+                help="Leave the rest of a deployment's cells out after N failures alike in a row "
+                "(default: 3; 0: never).",
+            ),
+            click.option(
+                "--lock-clocks",
+                type=TEXT,
+                metavar="MHZ|MIN,MAX",
+                help="Lock the GPU's clocks while servers run (with --allow-gpu-changes).",
             ),
         ]
     ):

@@ -31,6 +31,7 @@ from fairshare.cli.options import (
     POLICIES,
     TEXT,
     load_flags,
+    night_flags,
     policy_flags,
     where_flags,
 )
@@ -94,11 +95,10 @@ def sweep_flags(command: Any) -> Any:
             ),
             click.option("--concurrency", type=INTEGERS, help="In flight, per closed-loop tenant."),
             click.option("--load-scale", type=FLOATS, help="Factors on open-loop rates."),
-            click.option("--num-runs", type=click.IntRange(1, 1000), help="Repetitions."),
         ]
     ):
         command = option(command)
-    return where_flags(load_flags(policy_flags(command)))
+    return where_flags(load_flags(policy_flags(night_flags(command))))
 
 
 @click.command("matrix")

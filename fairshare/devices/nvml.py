@@ -29,13 +29,15 @@ _ARCHITECTURES = {  # by major and minor compute capability
 }
 _COMPUTE_MODES = {0: "Default", 1: "Exclusive_Thread", 2: "Prohibited", 3: "Exclusive_Process"}
 _SWITCHED = {False: "Disabled", True: "Enabled"}
-# Bits of nvmlDeviceGetCurrentClocksThrottleReasons that are no normal consequence of load.
+# Bits of NVML's clocks event reasons that are no normal consequence of load.
 _SLOWDOWNS = {
     0x08: "the hardware slows it down",
     0x20: "the driver slows it down for its heat",
     0x40: "the hardware slows it down for its heat",
     0x80: "the power supply asks it to brake",
 }
+_OLDER_REASONS = "nvmlDeviceGetCurrentClocksThrottleReasons"
+NOT_SLOWED = "nothing"  # as a sample says it
 _CORES_PER_SM = {(7, 0): 64, (7, 5): 64, (8, 0): 64}  # 128 since
 
 
@@ -68,7 +70,10 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class GpuSample:
-    """One reading; utilisations are fractions, absent values None (never zero)."""
+    """One reading; utilisations are fractions, absent values None (never zero).
+
+    ``slowdowns`` say what holds the clocks down, or ``nothing``.
+    """
 
     gpu_utilisation: float | None = None
     memory_utilisation: float | None = None
@@ -77,6 +82,7 @@ class GpuSample:
     temperature_c: float | None = None
     sm_clock_mhz: float | None = None
     memory_clock_mhz: float | None = None
+    slowdowns: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +225,7 @@ class NvmlSampler:
             ),
             sm_clock_mhz=read(lambda: nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_SM)),
             memory_clock_mhz=read(lambda: nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_MEM)),
+            slowdowns=None if (held := _slowdowns(nvml, gpu)) is None else _told(held),
         )
         return None if sample == GpuSample() else sample
 
@@ -274,15 +281,31 @@ def _condition(nvml: Any, handle: Any) -> GpuCondition:
     mig = _optional(nvml, lambda: nvml.nvmlDeviceGetMigMode(handle))
     memory = _optional(nvml, lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
     cuda = _optional(nvml, nvml.nvmlSystemGetCudaDriverVersion)
-    reasons = _optional(nvml, lambda: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)) or 0
     return GpuCondition(
         compute_mode=None if mode is None else _COMPUTE_MODES.get(int(mode), f"mode {mode}"),
         persistent=None if persistent is None else bool(persistent),
         mig=None if mig is None else (_SWITCHED[bool(mig[0])], _SWITCHED[bool(mig[1])]),
         used_bytes=None if memory is None else int(memory.used),
         cuda=None if cuda is None else (cuda // 1000, cuda % 1000 // 10),
-        slowdowns=tuple(text for bit, text in _SLOWDOWNS.items() if reasons & bit),
+        slowdowns=_slowdowns(nvml, handle) or (),
     )
+
+
+def _slowdowns(nvml: Any, handle: Any) -> tuple[str, ...] | None:
+    """What holds the clocks down now; None where the driver does not tell.
+
+    The reasons are called "clocks event reasons" since R535, and "throttle reasons" before.
+    """
+    for name in ("nvmlDeviceGetCurrentClocksEventReasons", _OLDER_REASONS):
+        if (ask := getattr(nvml, name, None)) is not None:
+            reasons = _optional(nvml, partial(ask, handle))
+            if reasons is not None:
+                return tuple(text for bit, text in _SLOWDOWNS.items() if reasons & bit)
+    return None
+
+
+def _told(slowdowns: tuple[str, ...]) -> str:
+    return "; ".join(slowdowns) or NOT_SLOWED
 
 
 def _processes(nvml: Any, handle: Any) -> Iterator[GpuProcess]:

@@ -1,12 +1,13 @@
 """A time budget: whether what comes next still fits.
 
 That is told by the plan's estimate, corrected by how wrong it has been so far.
-Nothing is cut off in its middle, so each cell is judged before it begins. Order is the plan's: the
-first cell that does not fit ends the run, and all after it are left for later.
+Nothing is cut off in its middle, so each cell is judged before it begins, together with all that
+wait: what does not fit is given up from the least informative cell on, and left for later.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -61,20 +62,46 @@ class Budget:
         for each in self.started:
             self._starts.note(start_s(self.engine), each)
 
-    def needed_s(self, deployment: Deployment, cell: PlannedCell) -> float:
-        """Seconds until the cell is over and, were it the last, its servers are gone."""
-        around_s = self._starts.corrected(starts_s([deployment], self.engine))
-        if deployment is self._deployment:
-            around_s -= self.clock() - self._deployed_s - self._in_cells_s
-        return self._cells.corrected(took_s(cell, self.foreseen)) + max(0.0, around_s)
+    @property
+    def unlimited(self) -> bool:
+        """Whether there is time for everything."""
+        return math.isinf(self.budget_s)
 
     def left_s(self) -> float:
         """Seconds that are left of it."""
         return self.budget_s - (self.clock() - self._began_s)
 
-    def fits(self, deployment: Deployment, cell: PlannedCell) -> bool:
-        """Whether the cell, begun now, is over within the budget."""
-        return self.needed_s(deployment, cell) <= self.left_s()
+    def needed_s(self, deployment: Deployment, cell: PlannedCell) -> float:
+        """Seconds until the cell is over and, were it the last, its servers are gone."""
+        return self._cells.corrected(took_s(cell, self.foreseen)) + self._around_s(deployment)
+
+    def kept(self, ahead: Sequence[tuple[Deployment, PlannedCell]]) -> set[str]:
+        """Ids of the cells for which there is still time; ``ahead`` are all that wait, in order.
+
+        The least informative are given up first: those of the last repetition, since every cell
+        has been measured more often before, and of these the last of the plan.
+        """
+        left_s = self.left_s()
+        by_worth = sorted(ahead, key=lambda each: each[1].key.repetition)  # stable
+        deployed: set[int] = set()
+        kept: set[str] = set()
+        for deployment, cell in by_worth:
+            needed_s = self._cells.corrected(took_s(cell, self.foreseen))
+            if id(deployment) not in deployed:
+                needed_s += self._around_s(deployment)
+                deployed.add(id(deployment))
+            left_s -= needed_s
+            if left_s < 0:
+                break
+            kept.add(cell.id)
+        return kept
+
+    def _around_s(self, deployment: Deployment) -> float:
+        """Seconds that its servers still take to start and to stop."""
+        around_s = self._starts.corrected(starts_s([deployment], self.engine))
+        if deployment is self._deployment:
+            around_s -= self.clock() - self._deployed_s - self._in_cells_s
+        return max(0.0, around_s)
 
     def deploys(self, deployment: Deployment) -> None:
         """The device is being shared and the servers are started."""
@@ -104,19 +131,6 @@ def left_for_later(
     foreseen: Mapping[CellKey, Foreseen] | None = None,
 ) -> list[PlannedCell]:
     """The cells that by the estimate alone do not fit into a budget, as a plan shows them."""
-    now_s = 0.0
-    budget = Budget(budget_s, engine, foreseen or {}, clock=lambda: now_s)
-    cells = plan.cells
-    done = 0
-    for deployment in plan.deployments:
-        budget.deploys(deployment)
-        for cell in deployment.cells:
-            if not budget.fits(deployment, cell):
-                return cells[done:]
-            budget.begins()
-            now_s += took_s(cell, foreseen)
-            budget.ended(cell)
-            done += 1
-        now_s += starts_s([deployment], engine)
-        budget.deployed(deployment)
-    return []
+    budget = Budget(budget_s, engine, foreseen or {}, clock=lambda: 0.0)
+    kept = budget.kept([(each, cell) for each in plan.deployments for cell in each.cells])
+    return [cell for cell in plan.cells if cell.id not in kept]

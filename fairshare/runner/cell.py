@@ -34,6 +34,7 @@ from fairshare.runner.loads import cell_loads
 from fairshare.runner.plan import PlannedCell
 from fairshare.runner.progress import CellProgress, LastSample
 from fairshare.runner.settings import Settings
+from fairshare.runner.slowdowns import SlowdownWatch
 from fairshare.serving.fleet import Fleet
 from fairshare.serving.metrics import MetricsScraper
 from fairshare.sharing.plan import PartitionPlan
@@ -102,10 +103,11 @@ async def run_cell(cell: PlannedCell, context: CellContext, writer: CellWriter) 
     account = Account()
     driver, device = context.settings.driver, context.settings.device
     watch = ForeignWatch(partial(driver.nvml.compute_processes, device.id), context.scope.run_id)
+    slowed = None if context.sampler is None else SlowdownWatch(context.sampler)
     try:
         with writing(writer.dir):
             await context.fleet.wait_idle(IDLE_TIMEOUT_S)
-            report = await _measure(cell, context, writer, account, watch)
+            report = await _measure(cell, context, writer, account, watch=watch, slowed=slowed)
             unhealthy = await _unhealthy(context)
     except StoppedEarlyError:
         raise
@@ -121,6 +123,7 @@ async def run_cell(cell: PlannedCell, context: CellContext, writer: CellWriter) 
     if result.status is CellStatus.OK:
         _note_unheard(result, account)
     _note_foreign(result, watch)
+    _note_slowed(result, slowed)
     _note_client(result)
     return result
 
@@ -142,6 +145,12 @@ def _note_foreign(result: CellResult, watch: ForeignWatch) -> None:
         result.reason = f"{result.reason}; {others}" if result.reason else others
 
 
+def _note_slowed(result: CellResult, slowed: SlowdownWatch | None) -> None:
+    if slowed is not None and (told := slowed.told) is not None:
+        result.marks.append(Mark.CLOCKS_SLOWED)
+        result.notes.append(f"{Mark.CLOCKS_SLOWED.value}: {told}")
+
+
 def _note_client(result: CellResult) -> None:
     """Say beside the figures why they may be the client's own, and what helps."""
     if Mark.CLIENT_LIMITED in result.marks:
@@ -155,9 +164,11 @@ async def _measure(
     context: CellContext,
     writer: CellWriter,
     account: Account,
+    *,
     watch: ForeignWatch,
+    slowed: SlowdownWatch | None,
 ) -> DriveReport:
-    gpu = None if context.sampler is None else LastSample(context.sampler)
+    gpu = None if slowed is None else LastSample(slowed)
     progress = CellProgress(cell.id, cell.tenants, context.events, gpu)
 
     def sink(record: RequestRecord) -> None:
@@ -168,6 +179,8 @@ async def _measure(
     def on_window(phase: str) -> None:
         context.events.emit("cell.phase", cell=cell.id, phase=phase)
         watch.enter(phase)
+        if slowed is not None:
+            slowed.enter(phase)
 
     async with AsyncExitStack() as stack:
         gateway = await stack.enter_async_context(_gateway(cell, context, writer))

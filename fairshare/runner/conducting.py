@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from typing import Any, TypeVar
 
 from fairshare.runner.outcome import Outcome
 from fairshare.runner.plan import RunPlan
 from fairshare.runner.site import Conductor
+
+T = TypeVar("T")
 
 
 async def conduct(conductor: Conductor, plan: RunPlan, *, trial: bool = False) -> Outcome:
@@ -25,6 +28,22 @@ async def conduct(conductor: Conductor, plan: RunPlan, *, trial: bool = False) -
         except asyncio.CancelledError:
             conductor.outcome.stopped = True
             return conductor.outcome
+
+
+async def unless_stopped(starting: Coroutine[Any, Any, T], stop: asyncio.Event) -> T | None:
+    """What ``starting`` returns, or None if the user stops the run first.
+
+    A large model takes minutes to load; nobody should have to wait for it in order to stop.
+    """
+    start = asyncio.create_task(starting)
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait((start, stopped), return_when=asyncio.FIRST_COMPLETED)
+        return start.result() if start.done() else None
+    finally:
+        for task in (start, stopped):
+            task.cancel()
+        await asyncio.gather(start, stopped, return_exceptions=True)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ class Outcome:
 
     ``left`` are cells that no longer fitted into the time budget, by id; the first of them would
     have taken ``next_s``, with what its servers still needed. ``kept_failed`` failed in an earlier
-    call and were not run again.
+    call and were not run again. ``short`` is what there was too little of to go on.
     """
 
     results: list[CellResult] = field(default_factory=list)
@@ -22,6 +22,7 @@ class Outcome:
     stopped: bool = False
     left: list[str] = field(default_factory=list)
     next_s: float = 0.0
+    short: str | None = None
     kept_failed: list[str] = field(default_factory=list)
     overloaded: set[str] = field(default_factory=set)
     """Cells of a search that failed because nothing was served in time: what it looks for."""

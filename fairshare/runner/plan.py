@@ -13,16 +13,20 @@ import orjson
 
 from fairshare.errors import InfeasibleError
 from fairshare.records import FORMAT_VERSION, CellKey, Mode, TransportKind, fingerprint
+from fairshare.runner.clocks import with_clocks
 from fairshare.runner.feasibility import check_servers
 from fairshare.runner.groups import Group, by_split, groups_of
 from fairshare.runner.in_engine import with_scheduler
 from fairshare.runner.in_process import made_in_process
+from fairshare.runner.order import Arrangement, arrangement
 from fairshare.runner.scheduling import OWN_ORDER, Scheduler
 from fairshare.runner.settings import Settings
 from fairshare.sharing.external import ExternalPartitioner
 from fairshare.sharing.modes import partitioner_for
 from fairshare.sharing.plan import Partitioner, PartitionPlan, TenantDemand
+from fairshare.spec.choices import Order
 from fairshare.spec.launcher import Engine, Launcher
+from fairshare.spec.matrix import Matrix
 from fairshare.spec.scenario import Scenario, Tenant
 from fairshare.spec.workload import ClosedLoop
 
@@ -69,7 +73,7 @@ class InfeasibleCell:
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """All of it, in order. Repetitions are rounds; every second one runs backwards."""
+    """All of it, in order: see :mod:`fairshare.runner.order`."""
 
     deployments: tuple[Deployment, ...]
     infeasible: tuple[InfeasibleCell, ...] = field(default=())
@@ -122,8 +126,9 @@ def make_plan(settings: Settings) -> RunPlan:
             cells = _cells(settings, group, repetition, plan)
             id_ = _deployment_id(launcher, plan)
             round_.append(Deployment(id_, plan, launcher, tuple(cells)))
-        merged = _merge(round_)
-        deployments += merged if repetition % 2 else [_backwards(d) for d in reversed(merged)]
+        deployments += _arranged(_merge(round_), settings.matrix, repetition)
+    if settings.matrix.order is Order.GROUPED:
+        deployments = _merge(deployments)
     return RunPlan(tuple(deployments), tuple(infeasible))
 
 
@@ -158,7 +163,8 @@ def partitioner_of(settings: Settings, mode: Mode) -> Partitioner:
 
 def _partition(settings: Settings, group: Group) -> PartitionPlan:
     demands = [_demand(settings, tenant, group.base_dir) for tenant in group.tenants]
-    return partitioner_of(settings, group.mode).plan(settings.device, demands)
+    plan = partitioner_of(settings, group.mode).plan(settings.device, demands)
+    return with_clocks(plan, settings.matrix.lock_clocks)
 
 
 def _demand(settings: Settings, tenant: Tenant, base_dir: Path) -> TenantDemand:
@@ -308,8 +314,12 @@ def _merge(deployments: Sequence[Deployment]) -> list[Deployment]:
     return list(merged.values())
 
 
-def _backwards(deployment: Deployment) -> Deployment:
-    return replace(deployment, cells=tuple(reversed(deployment.cells)))
+def _arranged(round_: Sequence[Deployment], matrix: Matrix, repetition: int) -> list[Deployment]:
+    of_deployments: Arrangement[Deployment] = arrangement(
+        matrix.order, matrix.order_seed, repetition
+    )
+    of_cells: Arrangement[PlannedCell] = arrangement(matrix.order, matrix.order_seed, repetition)
+    return [replace(each, cells=tuple(of_cells(each.cells))) for each in of_deployments(round_)]
 
 
 def _concurrencies(settings: Settings, scenario: Scenario) -> Sequence[int | None]:

@@ -95,7 +95,7 @@ async def _execute(
         with EventLog(directory / layout.EVENTS) as events:
             for listener in listeners:
                 events.listen(listener)
-            events.listen(Eta(plan, settings.launcher.engine, events))
+            events.listen(Eta(plan, settings.launcher.engine, events, devices=place.devices))
             place.tell(events)
             _tell_renewal(events, found)
             events.emit("sweep.started", cells=len(plan.cells), infeasible=len(plan.infeasible))
@@ -122,6 +122,7 @@ def _header(
             for d in plan.deployments
         ],
         "infeasible": {i.cell.id: i.reason for i in plan.infeasible},
+        "order": {"kind": settings.matrix.order, "seed": settings.matrix.order_seed},
         "provenance": provenance,
         "starts": [],
     }

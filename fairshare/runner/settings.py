@@ -169,6 +169,7 @@ def sharing_of(
         timeslice=matrix.timeslice,
         allow_gpu_changes=flags.allow_gpu_changes,
         allow_gpu_reset=flags.allow_gpu_reset,
+        lock_clocks=matrix.lock_clocks,
     )
 
 

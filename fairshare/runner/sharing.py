@@ -30,6 +30,7 @@ def settle_sharing(
     timeslice: TimesliceSpec,
     allow_gpu_changes: bool,
     allow_gpu_reset: bool,
+    lock_clocks: str | None = None,
 ) -> SharingOptions:
     """Check the wishes, and ask the GPU for what a plan of them needs; changes nothing.
 
@@ -44,6 +45,7 @@ def settle_sharing(
     _refuse_in_vain(mig or MigSpec(), device)
     _check_partitioning(mps, device)
     _check_policy(timeslice, device, allow_gpu_changes)
+    _check_clocks(lock_clocks, device, allow_gpu_changes)
     return SharingOptions(
         allow_gpu_changes=allow_gpu_changes,
         allow_gpu_reset=allow_gpu_reset,
@@ -87,6 +89,21 @@ def _check_policy(timeslice: TimesliceSpec, device: Device, allow_gpu_changes: b
         raise SpecError(
             f"the time-slice policy {timeslice.policy.value} changes the GPU's driver",
             hint="add --allow-gpu-changes; what is found is put back at the end",
+        )
+
+
+def _check_clocks(clocks: str | None, device: Device, allow_gpu_changes: bool) -> None:
+    if clocks is None:
+        return
+    if device.kind not in _GPUS:
+        raise SpecError(
+            f"--lock-clocks is about a GPU's clocks, and {device.kind.value} has none",
+            hint="leave it out",
+        )
+    if device.kind is DeviceKind.CUDA and not allow_gpu_changes:
+        raise SpecError(
+            "--lock-clocks changes the GPU's driver",
+            hint="add --allow-gpu-changes; the clocks are the driver's own again at the end",
         )
 
 

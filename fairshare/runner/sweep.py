@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 import math
 import secrets
-import shutil
 import signal
 import time
-from collections.abc import Coroutine, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from fairshare.devices.telemetry import GpuSampler, gpu_sampler
 from fairshare.errors import FairshareError, StoppedEarlyError
@@ -24,20 +21,25 @@ from fairshare.results.files import writing
 from fairshare.results.layout import SCHEDULING, SERVERS, cell_folder
 from fairshare.results.store import ResultStore, StoredCell
 from fairshare.results.writer import CellWriter
+from fairshare.runner.breaker import Breaker
 from fairshare.runner.budget import Budget
 from fairshare.runner.cell import CellContext, blank_result, run_cell
+from fairshare.runner.conducting import unless_stopped
 from fairshare.runner.outcome import Outcome
 from fairshare.runner.plan import Deployment, PlannedCell, RunPlan, partitioner_of, plain
 from fairshare.runner.scheduling import policy_failure
 from fairshare.runner.search import KneeHunt
+from fairshare.runner.served import ServerLogs, shares_of
 from fairshare.runner.settings import Settings
+from fairshare.runner.shortage import Shortage
 from fairshare.runner.trial import failing_modes
 from fairshare.serving.aftermath import memory_returned
 from fairshare.serving.fleet import Fleet, fleet
-from fairshare.sharing.plan import Partitioner, PartitionPlan, Slot
+from fairshare.sharing.clocks import locked_clocks
+from fairshare.sharing.mig_table import smi_name
+from fairshare.sharing.plan import Partitioner, PartitionPlan
 from fairshare.sharing.probing import probe_shares
 
-T = TypeVar("T")
 STARTS_PER_DEPLOYMENT = 2  # once, and once more for the cells that a crashed server left over
 
 
@@ -76,6 +78,10 @@ class Sweep:
         self._hunt = hunt
         self._planned: list[PlannedCell] = []
         self._spent = False
+        self._ahead: list[tuple[Deployment, list[PlannedCell]]] = []
+        self._breaker = Breaker(settings.matrix.max_like_failures)
+        self._shortage = Shortage(store.dir)
+        self._running: Fleet | None = None
         self.outcome = Outcome(starts=list(store.matrix.get("starts", ())))
         self._api_key = secrets.token_urlsafe(24)
         self._watch = watch
@@ -103,13 +109,11 @@ class Sweep:
                 plan = await self._tried(plan, scope)
             self._planned = plan.cells
             stage = _Stage(scope, self._sampler(stack))
-            for deployment in plan.deployments:
-                if not self._goes_on(deployment, deployment.cells[0]):
-                    break
-                self._budget.deploys(deployment)
-                await self._deploy(deployment, stage)
-                self._budget.deployed(deployment)
-        self.outcome.stopped = self.stop.is_set()
+            await stack.enter_async_context(self._shortage.watching(self._heed_shortage))
+            self._ahead = [(each, list(each.cells)) for each in plan.deployments]
+            while await self._pass(stage):
+                self._ahead = [(each, left) for each, left in self._ahead if left]
+        self.outcome.stopped = self.stop.is_set() and self.outcome.short is None
         if self._spent:
             self._tell_left()
         return self.outcome
@@ -125,18 +129,47 @@ class Sweep:
         self.store.save_matrix({**self.store.matrix, "infeasible": told})
         return tried
 
+    async def _pass(self, stage: _Stage) -> bool:
+        """Deploy what is ahead, each once; whether anything ran.
+
+        Only a time budget leaves cells for another pass: some may have turned out shorter.
+        """
+        ran = False
+        for deployment, left in self._ahead:
+            if left and (reason := self._breaker.open(deployment.id)) is not None:
+                self._leave_out(deployment, left, reason)
+            elif left and self._goes_on(deployment, left[0]):
+                self._budget.deploys(deployment)
+                await self._deploy(deployment, left, stage)
+                self._budget.deployed(deployment)
+                ran = True
+        return ran
+
     def _goes_on(self, deployment: Deployment, cell: PlannedCell) -> bool:
-        """Whether the cell is to be run: nobody stopped the sweep, and there is time for it."""
-        if self._ending:
+        """Whether the cell is to be run: nobody stopped the sweep, and there is room and time."""
+        if self._shortage.look() is not None:
+            self._heed_shortage()
+        if self.stop.is_set():
             return False
-        if not self._budget.fits(deployment, cell):
+        ahead = [(each, waits) for each, left in self._ahead for waits in left]
+        if self._budget.unlimited or cell.id in self._budget.kept(ahead):
+            return True
+        if not self._spent:
             self._spent = True
             self.outcome.next_s = self._budget.needed_s(deployment, cell)
-        return not self._spent
+        return False
 
-    @property
-    def _ending(self) -> bool:
-        return self.stop.is_set() or self._spent
+    def _heed_shortage(self) -> None:
+        """Stop while the results still fit; memory that servers may be using, they give back."""
+        short = self._shortage
+        if short.memory is not None and short.disk is None and self._running is not None:
+            for server in self._running.servers.values():
+                if not server.died.is_set():
+                    server.give_up(f"is stopped: {short.memory}")
+        elif self.outcome.short is None:
+            self.outcome.short = short.disk or short.memory
+            self.events.emit("sweep.short", reason=self.outcome.short)
+            self.stop.set()
 
     def _tell_left(self) -> None:
         settled = {result.id for result in self.outcome.results}
@@ -162,29 +195,54 @@ class Sweep:
             self.store.save_matrix({**self.store.matrix, "no_gpu_telemetry": reason})
         return sampler
 
-    async def _deploy(self, deployment: Deployment, stage: _Stage) -> None:
+    async def _deploy(self, deployment: Deployment, left: list[PlannedCell], stage: _Stage) -> None:
         partitioner = partitioner_of(self.settings, deployment.plan.mode)
-        left = list(deployment.cells)
         self.events.emit(
             "deployment.started", deployment=deployment.id, cells=[cell.id for cell in left]
         )
         try:
-            async with partitioner.apply(deployment.plan, stage.scope) as shared:
-                for _ in range(STARTS_PER_DEPLOYMENT):
-                    if left and self._goes_on(deployment, left[0]):
+            async with AsyncExitStack() as stack:
+                sharing = partitioner.apply(deployment.plan, stage.scope)
+                shared = await stack.enter_async_context(sharing)
+                await stack.enter_async_context(self._clocks(stage.scope))
+                for start in range(STARTS_PER_DEPLOYMENT):
+                    if self._is_run(deployment, left):
+                        if start:
+                            self.events.emit("deployment.restarted", deployment=deployment.id)
                         await partitioner.until_usable()
                         await self._serve(deployment, shared, partitioner, left, stage)
-                for cell in left if not self._ending else ():
-                    reason = "not run: a server of its deployment crashed twice"
-                    self._settle(cell, deployment.plan, CellStatus.FAILED, reason)
+                given_up = self._breaker.open(deployment.id)
+                if left and (given_up or self._goes_on(deployment, left[0])):
+                    crashed = "not run: a server of its deployment crashed twice"
+                    self._leave_out(deployment, left, given_up or crashed)
         except StoppedEarlyError:
             raise
         except FairshareError as error:
             self.events.emit("deployment.failed", deployment=deployment.id, reason=str(error))
             if not left:
                 raise  # nothing left to blame it on: what we made could not be put back
-            for cell in left:
-                self._settle(cell, deployment.plan, CellStatus.FAILED, str(error))
+            self._breaker.failed(deployment.id, str(error))
+            self._leave_out(deployment, left, str(error))
+
+    def _is_run(self, deployment: Deployment, left: list[PlannedCell]) -> bool:
+        """Whether the next of its cells is to be run."""
+        given_up = self._breaker.open(deployment.id) is not None
+        return bool(left) and not given_up and self._goes_on(deployment, left[0])
+
+    def _leave_out(self, deployment: Deployment, left: list[PlannedCell], reason: str) -> None:
+        """File cells as failed that were not run; ``--retry-failed`` runs them."""
+        self.events.emit(
+            "deployment.left", deployment=deployment.id, cells=len(left), reason=reason
+        )
+        while left:
+            self._settle(left.pop(0), deployment.plan, CellStatus.FAILED, reason)
+
+    def _clocks(self, scope: RunScope) -> AbstractAsyncContextManager[None]:
+        """The GPU's clocks as the user wants them."""
+        clocks, device = self.settings.matrix.lock_clocks, self.settings.device
+        if clocks is None:
+            return nullcontext()
+        return locked_clocks(smi_name(device), self.settings.driver.env, clocks, scope)
 
     async def _serve(
         self,
@@ -211,19 +269,22 @@ class Sweep:
                 log_dir,
                 self._api_key,
             )
-            running = await self._unless_stopped(stack.enter_async_context(starting))
+            running = await unless_stopped(stack.enter_async_context(starting), self.stop)
             if running is None:
                 return
             self._note_starts(deployment, running)
-            shares = await _shares(deployment.plan, partitioner, running, probes)
+            shares = await shares_of(deployment.plan, partitioner, running, probes)
             context = self._context(deployment, running, shares, partitioner, stage)
-            logs = _ServerLogs(log_dir)
-            while left and running.dead() is None and self._goes_on(planned, left[0]):
+            logs = ServerLogs(log_dir)
+            self._running = running
+            stack.callback(setattr, self, "_running", None)
+            while running.dead() is None and self._is_run(planned, left):
                 self._budget.begins()
                 await self._cell(left[0], context, logs)
                 self._budget.ended(left[0])
                 ended = left.pop(0)  # only now: a cell that was cut off is not done
                 left += self._found_next(ended)
+                self._learn(planned, self.outcome.results[-1])
 
     def _context(
         self,
@@ -246,24 +307,7 @@ class Sweep:
             stop=self.stop,
         )
 
-    async def _unless_stopped(self, starting: Coroutine[Any, Any, T]) -> T | None:
-        """What ``starting`` returns, or None if the user stops the run first.
-
-        A large model takes minutes to load; nobody should have to wait for it in order to stop.
-        """
-        start = asyncio.create_task(starting)
-        stop = asyncio.create_task(self.stop.wait())
-        try:
-            await asyncio.wait((start, stop), return_when=asyncio.FIRST_COMPLETED)
-            if start.done():
-                return start.result()
-            return None
-        finally:
-            for task in (start, stop):
-                task.cancel()
-            await asyncio.gather(start, stop, return_exceptions=True)
-
-    async def _cell(self, cell: PlannedCell, context: CellContext, logs: _ServerLogs) -> None:
+    async def _cell(self, cell: PlannedCell, context: CellContext, logs: ServerLogs) -> None:
         writer = self.store.begin_cell(cell.id)
         writer.write_config(plain(cell.definition))
         label = mode_label(context.plan.label, cell.key.policy, cell.key.scheduling)
@@ -280,9 +324,19 @@ class Sweep:
             logs.copy_decisions(context.fleet, writer.dir / SCHEDULING)
         inside = [each.engine_decisions for each in context.fleet.servers.values()]
         told = (writer.dir / SCHEDULING, *(path for path in inside if path is not None))
+        if result.status is CellStatus.INTERRUPTED and self.outcome.short is not None:
+            result.reason = self.outcome.short
         if result.status is CellStatus.OK and (failure := policy_failure(*told)) is not None:
             result.status, result.reason = CellStatus.FAILED, failure
         self._close(writer, result)
+
+    def _learn(self, deployment: Deployment, result: CellResult) -> None:
+        """What a cell says of those that come after it."""
+        if result.status is CellStatus.OK or result.id in self.outcome.overloaded:
+            self._breaker.worked(deployment.id)
+        elif result.status is CellStatus.FAILED:
+            self._breaker.failed(deployment.id, result.reason or "")
+        self._shortage.measured(self.store.cells_dir / cell_folder(result.id))
 
     def _found_next(self, cell: PlannedCell) -> list[PlannedCell]:
         """The cell that a search wants after this one, if any."""
@@ -335,70 +389,3 @@ class Sweep:
                 }
             )
         self.store.save_matrix({**self.store.matrix, "starts": self.outcome.starts})
-
-
-async def _shares(
-    plan: PartitionPlan,
-    partitioner: Partitioner,
-    running: Fleet,
-    probes: Mapping[str, Mapping[str, Any]],
-) -> list[dict[str, Any]]:
-    """What each server was meant to get, and what is seen from inside."""
-    shares = []
-    for slot in plan.slots:
-        view = running.servers[slot.name].view(probes.get(slot.name))
-        shares.append({**_planned(slot), **await partitioner.verify(slot, view)})
-    return shares
-
-
-def _planned(slot: Slot) -> dict[str, Any]:
-    """What a slot was meant to get, beside what is then seen from inside."""
-    return {
-        "slot": slot.name,
-        "tenants": list(slot.tenants),
-        "planned": {
-            "compute_fraction": slot.compute_fraction,
-            "memory_fraction": slot.memory_fraction,
-            "memory_bytes": slot.memory_bytes,
-            "cpu_set": None if slot.cpu_set is None else list(slot.cpu_set),
-            "threads": slot.threads,
-            "mig_profile": slot.mig_profile,
-        },
-    }
-
-
-class _ServerLogs:
-    """Gives each cell the part of its servers' logs that was written since the cell before."""
-
-    def __init__(self, log_dir: Path) -> None:
-        self._log_dir = log_dir
-        self._seen: dict[Path, int] = {}
-
-    def copy_new(self, target: Path) -> None:
-        if not self._log_dir.is_dir():
-            return
-        target.mkdir(exist_ok=True)
-        for path in sorted(self._log_dir.iterdir()):
-            if path.suffix != ".log":
-                shutil.copy2(path, target / path.name)
-                continue
-            with path.open("rb") as source, (target / path.name).open("wb") as copy:
-                source.seek(self._seen.get(path, 0))
-                shutil.copyfileobj(source, copy)
-                self._seen[path] = source.tell()
-
-    def copy_decisions(self, running: Fleet, target: Path) -> None:
-        """What the scheduler inside the engine decided since the cell before, with its first line.
-
-        There is one where there is one server for all tenants.
-        """
-        for server in running.servers.values():
-            path = server.engine_decisions
-            if path is None or not path.exists():
-                continue
-            with path.open("rb") as source, target.open("wb") as copy:
-                if (begun := self._seen.get(path, 0)) > 0:
-                    copy.write(source.readline())
-                    source.seek(begun)
-                shutil.copyfileobj(source, copy)
-                self._seen[path] = source.tell()

@@ -6,19 +6,16 @@ documented, so what undoes it looks at what is in force and not at how long ago 
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 
-from fairshare.devices.driver import STATE_VARIABLE
 from fairshare.errors import PartitionError
 from fairshare.processes.finishing import to_the_end
 from fairshare.processes.scope import RunScope
 from fairshare.sharing.rights import HINT
-from fairshare.sharing.tools import Answer, run_tool, tool_env, undo_env
+from fairshare.sharing.tools import Answer, run_tool, simulation_is_gone, tool_env, undo_env
 from fairshare.spec.choices import TimeslicePolicy
 
 _TOOL = ("nvidia-smi", "compute-policy")
@@ -118,15 +115,9 @@ async def undo_policy(arguments: Sequence[str]) -> None:
         PartitionError: that does not succeed.
     """
     gpu, ours, found = arguments
-    if _is_gone():
+    if simulation_is_gone():
         return
     await _put_back(gpu, {}, TimeslicePolicy(ours), TimeslicePolicy(found))
-
-
-def _is_gone() -> bool:
-    """Whether this is about a simulated GPU whose folder has been removed."""
-    simulated = os.environ.get(STATE_VARIABLE)
-    return simulated is not None and not Path(simulated).is_dir()
 
 
 def _hint(answer: Answer) -> str | None:

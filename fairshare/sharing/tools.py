@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from fairshare import users
+from fairshare.devices.driver import STATE_VARIABLE
 from fairshare.errors import PartitionError
 from fairshare.sharing import rights
 
@@ -45,6 +46,12 @@ def tool_env(driver_env: Mapping[str, str]) -> dict[str, str]:
 def undo_env() -> dict[str, str]:
     """What lets a later process run our undo commands, from whatever folder."""
     return {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+
+
+def simulation_is_gone() -> bool:
+    """Whether our environment leads to a simulated GPU whose folder has been removed."""
+    simulated = os.environ.get(STATE_VARIABLE)
+    return simulated is not None and not Path(simulated).is_dir()
 
 
 async def run_tool(

@@ -5,6 +5,7 @@
     python -m fairshare.sharing.undo mps PIPE_DIR
     python -m fairshare.sharing.undo mps-clients PIPE_DIR
     python -m fairshare.sharing.undo timeslice GPU POLICY_SET POLICY_FOUND
+    python -m fairshare.sharing.undo clocks GPU
     python -m fairshare.sharing.undo mig-instance|mig-off ...   (see mig_undo.py)
 
 ``mps-clients`` has the daemon let go of its clients, so that these can be killed. Each ends well
@@ -28,6 +29,7 @@ _UNDOINGS = {
     "mps": "fairshare.sharing.undo:undo_mps",
     "mps-clients": "fairshare.sharing.undo:release_clients",
     "timeslice": "fairshare.sharing.timeslice_policy:undo_policy",
+    "clocks": "fairshare.sharing.clocks:undo_clocks",
     "mig-instance": "fairshare.sharing.mig_undo:undo_instance",
     "mig-off": "fairshare.sharing.mig_undo:undo_mode",
 }

@@ -1,8 +1,10 @@
-"""The choices there are in how shares are made. No pydantic: the command line offers them."""
+"""The choices there are in how a sweep is made. No pydantic: the command line offers them."""
 
 from __future__ import annotations
 
 from enum import StrEnum
+
+CLOCKS = r"^[1-9]\d{1,4}(,[1-9]\d{1,4})?$"  # MHz: one value, or the lowest and the highest
 
 
 class Partitioning(StrEnum):
@@ -19,3 +21,11 @@ class TimeslicePolicy(StrEnum):
     SHORT = "short"
     MEDIUM = "medium"
     LONG = "long"
+
+
+class Order(StrEnum):
+    """In which order the cells of a sweep are run; those of one deployment stay together."""
+
+    INTERLEAVED = "interleaved"  # round by round, every second one backwards
+    GROUPED = "grouped"  # all repetitions of a deployment at once: servers start once
+    RANDOM = "random"  # round by round, each shuffled

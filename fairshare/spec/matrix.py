@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from fairshare.records import Mode, Scheduling, TransportKind
 from fairshare.spec.base import Name, PositiveFloat, PositiveSeconds, Seconds, Spec
+from fairshare.spec.choices import CLOCKS, Order
 from fairshare.spec.mig import MigSpec
 from fairshare.spec.policy import Policy, PolicySpec
 from fairshare.spec.search import KNEE_RUNS, KneeSearch, Search
@@ -37,6 +38,14 @@ class Matrix(Spec):
     """Factors on the rates of open-loop tenants."""
     num_runs: int = Field(1, ge=1, le=1000)
     """Repetitions; each is a round through all cells, in alternating direction."""
+    order: Order = Order.INTERLEAVED
+    """interleaved, grouped (servers start once, drift may favour a mode) or random (by round)."""
+    order_seed: int = Field(0, ge=0)
+    """With order random: another seed is another order."""
+    max_like_failures: int = Field(3, ge=0, le=1000)
+    """So many failures alike in a row end a deployment: its other cells are left out (0: never)."""
+    lock_clocks: str | None = Field(None, pattern=CLOCKS)
+    """Lock the GPU's clocks to MHZ or MIN,MAX while servers run; needs --allow-gpu-changes."""
     device: str | None = None
     """cuda, cpu, virtual or virtual:MODEL; without it, the best that passes its preflight."""
     launcher: str | None = None

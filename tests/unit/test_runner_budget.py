@@ -57,6 +57,17 @@ def test_what_is_last_in_the_plan_is_left_first(plan: RunPlan, budget_s: float, 
     assert [cell.id for cell in told] == [cell.id for cell in plan.cells][len(plan.cells) - left :]
 
 
+def test_the_last_repetition_is_left_first(tmp_path: Path) -> None:
+    """With all repetitions of a deployment together, too, what is measured most often is left."""
+    (tmp_path / "s.yaml").write_text(SCENARIO)
+    fields = {"modes": ["logical", "mps"], "num_runs": 3, "order": "grouped"}
+    scenarios = [str(tmp_path / "s.yaml")]
+    matrix = Matrix.model_validate({"name": "m", "scenarios": scenarios, **fields})
+    grouped = make_plan(settle(matrix, Flags(device="virtual:h200")))
+    told = left_for_later(grouped, 40, Engine.VIRTUAL)  # 2 * 1.5 + 4 * 8 = 35 s
+    assert [cell.key.slug for cell in told] == ["s_logical_c1_r3", "s_mps_c1_r3"]
+
+
 def test_cells_that_took_longer_make_later_ones_not_fit(plan: RunPlan) -> None:
     """An estimate is corrected by what the cells before it have really taken."""
     clock, deployment = Clock(), plan.deployments[0]
@@ -68,9 +79,9 @@ def test_cells_that_took_longer_make_later_ones_not_fit(plan: RunPlan) -> None:
     clock.now_s += 16
     budget.ended(first)
     assert budget.needed_s(deployment, second) == 16
-    assert not budget.fits(deployment, second)
+    assert budget.kept([(deployment, second)]) == set()
     budget = Budget(30, Engine.VIRTUAL, clock=Clock())
-    assert budget.fits(deployment, second)
+    assert budget.kept([(deployment, second)]) == {second.id}
 
 
 def test_servers_that_take_long_are_expected_to_take_long_again(plan: RunPlan) -> None:
@@ -81,10 +92,10 @@ def test_servers_that_take_long_are_expected_to_take_long_again(plan: RunPlan) -
     assert budget.needed_s(one, one.cells[0]) == 8  # they are there already
     budget.deployed(one)
     assert budget.needed_s(other, other.cells[0]) == 8 + 30
-    assert budget.fits(other, other.cells[0])
+    assert budget.kept([(other, other.cells[0])])
     resumed = Budget(37, Engine.VIRTUAL, started=[30, 30], clock=clock)
     assert resumed.needed_s(one, one.cells[0]) == 8 + 30
-    assert not resumed.fits(one, one.cells[0])
+    assert not resumed.kept([(one, one.cells[0])])
 
 
 def test_time_in_cells_is_not_taken_for_the_servers(plan: RunPlan) -> None:
