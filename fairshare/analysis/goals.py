@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,8 @@ class Goal:
     sample: Callable[[CellAnalysis], Sample | None]
     missing: str
     """What a reader does to get it."""
+    most: float = math.inf
+    """The largest value that there is."""
 
 
 def goals(price_per_hour: float | None = None) -> list[Goal]:
@@ -44,10 +47,11 @@ def goals(price_per_hour: float | None = None) -> list[Goal]:
         Goal(
             "Fairness", "Jain's index of backlogged tenants", True, format_index, _jain,
             "no two tenants were backlogged at once: raise the load (--concurrency, --load-scale)",
+            most=1.0,
         ),
         Goal(
             "Isolation", "isolation index: worst E2E P99 alone / when sharing", True, format_index,
-            _isolation, "nothing to compare with: add exclusive to --modes",
+            _isolation, "nothing to compare with: add exclusive to --modes", most=1.0,
         ),
         Goal(
             "SLO goodput", "requests per second within all limits", True, format_number, _goodput,

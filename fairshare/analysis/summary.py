@@ -15,6 +15,8 @@ from fairshare.analysis.model import Analysis, CellAnalysis, TenantMetrics
 from fairshare.analysis.slowdown import METRICS, isolation_index
 from fairshare.analysis.stats import CONFIDENCE, Interval
 
+from fairshare.analysis.steadiness import sentences
+from fairshare.analysis.verdict import answers
 FORMAT_VERSION = 1
 _SPREADSHEET_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -115,6 +117,8 @@ def summary_json(analysis: Analysis, made: Sequence[Row]) -> bytes:
     }
     return orjson.dumps(
         document, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+        "verdict": [line.as_json() for answer in answers(analysis) for line in answer.lines],
+        "drift": [drift.document() for drift in drifts(analysis.cells)],
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 
@@ -43,6 +44,8 @@ class Standing:
     provenance: Provenance
     marks: tuple[Mark, ...]
     samples: Mapping[int, Sample]
+    most: float
+    """The largest value that there is."""
 
     @property
     def value(self) -> float:
@@ -54,7 +57,7 @@ class Standing:
         """Across repetitions, or within the only one."""
         values = [sample.value for sample in self.samples.values()]
         found = t_interval(values) if len(values) > 1 else _only(self.samples).interval
-        return None if found is None else Interval(max(0.0, found.low), max(0.0, found.high))
+        return None if found is None else found.within(0.0, self.most)
 
     @property
     def emulated(self) -> bool:
@@ -123,6 +126,27 @@ class Verdict:
         low, high = self.margin.interval.low, self.margin.interval.high
         ahead = Interval(-high, -low) if self.goal.higher else Interval(low, high)
         return _span(ahead, self.goal)
+
+    def as_json(self) -> dict[str, Any]:
+        """For other tools: the modes best first, and what is known of the lead."""
+        return {
+            "scenario": self.setting.scenario,
+            "load_scale": self.setting.load_scale,
+            "concurrency": self.setting.concurrency,
+            "goal": self.goal.title,
+            "compared": self.goal.compared,
+            "state": self.state.value,
+            "ranked": [
+                {"mode": each.mode, "value": each.value, "interval": each.interval}
+                for each in self.ranked
+            ],
+            "close": list(self.close),
+            "lead": abs(self.margin.change) if self.margin else None,
+            "second_less_first": self.margin.interval if self.margin else None,
+            "provenance": self.winner.provenance.value if self.winner else None,
+            "badges": list(self.badges),
+            "advice": self.advice,
+        }
 
     @property
     def badges(self) -> tuple[str, ...]:
@@ -225,7 +249,7 @@ def _standings(goal: Goal, cells: Sequence[CellAnalysis]) -> list[Standing]:
             if (sample := goal.sample(cell)) is not None
         }
         if samples and Mark.IMPOSSIBLE not in marks:
-            made.append(Standing(visible(mode), provenance, marks, samples))
+            made.append(Standing(visible(mode), provenance, marks, samples, goal.most))
     return made
 
 

@@ -1,0 +1,109 @@
+"""Who slows whom: the matrix of victims and modes, and the index of isolation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from fairshare.analysis.aggregate import rows
+from fairshare.analysis.analyze import analyze
+from fairshare.analysis.interference import InterferenceMatrix, interference
+from fairshare.analysis.model import CellAnalysis
+from fairshare.analysis.slowdown import isolation_index
+from fairshare.analysis.subjects import subjects
+from fairshare.analysis.trade_plots import _victims
+from fairshare.records import CellKey, CellResult, CellStatus, Mode, Provenance
+from tests.results_factory import FakeTenant, make_results
+from tests.unit.test_analysis_verdict import _metrics
+
+THREE = (FakeTenant("a", 32, 16), FakeTenant("b", 32, 16), FakeTenant("c", 32, 16))
+
+
+def _cell(ratios: Mapping[str, float]) -> CellAnalysis:
+    result = CellResult("c", CellKey("s", Mode.MPS, 1), CellStatus.OK, "mps", Provenance.MEASURED)
+    tenants = tuple(_metrics(name, 1.0, 0.1) for name in "ab")
+    slowed = {name: {"e2e_p99_s": ratio} for name, ratio in ratios.items()}
+    return CellAnalysis(result, (), 1.0, tenants=tenants, slowdown=slowed)
+
+
+@pytest.mark.parametrize(
+    ("ratios", "index"),
+    [
+        ({"a": 2.0, "b": 1.0}, 0.5),
+        ({"a": 0.8, "b": 0.9}, 1.0),
+        ({"a": 2.0}, None),
+        ({}, None),
+    ],
+)
+def test_the_isolation_index_is_that_of_the_worst_hit(
+    ratios: Mapping[str, float], index: float | None
+) -> None:
+    """One over the worst slowdown, 1 at most, and absent unless every tenant was measured alone."""
+    assert isolation_index(_cell(ratios)) == index
+
+
+@pytest.fixture(scope="module")
+def matrices(tmp_path_factory: pytest.TempPathFactory) -> list[InterferenceMatrix]:
+    """Two tenants under all modes, at one load, twice."""
+    store = make_results(tmp_path_factory.mktemp("r") / "out", concurrency=(4,), window_s=6.0)
+    return interference(rows(analyze(store)))
+
+
+def test_the_matrix_names_victim_aggressor_and_mode(matrices: list[InterferenceMatrix]) -> None:
+    """Each tenant is a victim of the other, under each shared mode, with its figure."""
+    (matrix,) = matrices
+    assert [column.mode for column in matrix.modes] == [
+        "logical",
+        "timeslice",
+        "mps-cpu",
+        "mig-cpu",
+    ]
+    assert [(v.tenant, v.aggressors) for v in matrix.victims] == [
+        ("chat", "batch"),
+        ("batch", "chat"),
+    ]
+    for victim in matrix.victims:
+        timeslice = victim.suffered[1]
+        assert timeslice is not None
+        assert timeslice.tail.text.endswith("x")
+        assert timeslice.tail.interval
+        assert timeslice.severity == 2  # twice as slow, as the factory makes it
+    assert all(column.isolation.text not in ("", "–") for column in matrix.modes)
+
+
+def test_of_several_others_all_are_named_together(tmp_path: Path) -> None:
+    """With three tenants a victim suffers from both others; nobody is singled out."""
+    store = make_results(
+        tmp_path / "out", modes=[Mode.EXCLUSIVE, Mode.MPS], concurrency=[2], repetitions=1,
+        tenants=THREE, window_s=3.0,
+    )  # fmt: skip
+    (matrix,) = interference(rows(analyze(store)))
+    assert [victim.aggressors for victim in matrix.victims] == ["b, c", "a, c", "a, b"]
+
+
+def test_without_a_baseline_there_is_no_matrix(tmp_path: Path) -> None:
+    """Nothing is called slow that was never measured alone."""
+    store = make_results(
+        tmp_path / "out", modes=[Mode.MPS], concurrency=[2], repetitions=1, window_s=3.0
+    )
+    assert interference(rows(analyze(store))) == []
+
+
+@pytest.mark.parametrize(("loads", "drawn"), [((2,), False), ((1, 4), True)])
+def test_victims_are_drawn_against_several_rates_only(
+    tmp_path: Path, loads: tuple[int, ...], drawn: bool
+) -> None:
+    """A tail against the others' rate needs more than one rate."""
+    store = make_results(
+        tmp_path / "out", modes=[Mode.MPS], concurrency=loads, repetitions=1, window_s=3.0
+    )
+    analysis = analyze(store)
+    (subject,) = subjects(analysis, rows(analysis), {})
+    found = _victims(subject)
+    assert bool(found) is drawn
+    for lines in found.values():
+        rates = [rate for rate, _ in lines["mps-cpu"]]
+        assert rates == sorted(rates)
+        assert len(rates) == len(loads)
