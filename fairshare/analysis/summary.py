@@ -14,9 +14,8 @@ from fairshare.analysis.aggregate import Estimate, Row
 from fairshare.analysis.model import Analysis, CellAnalysis, TenantMetrics
 from fairshare.analysis.slowdown import METRICS, isolation_index
 from fairshare.analysis.stats import CONFIDENCE, Interval
-
-from fairshare.analysis.steadiness import sentences
 from fairshare.analysis.verdict import answers
+
 FORMAT_VERSION = 1
 _SPREADSHEET_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
