@@ -103,10 +103,15 @@ class Knee:
         return f"{_not_met(high)} at {self.load_text(high.load)}{further}"
 
     @property
+    def ends(self) -> list[Point]:
+        """The points that enclose the knee, those that there are."""
+        found = (self.at(load) for load in (self.bracket.low, self.bracket.high))
+        return [point for point in found if point is not None]
+
+    @property
     def marks(self) -> tuple[Mark, ...]:
         """Reservations of the two loads that enclose the knee."""
-        ends = [self.at(load) for load in (self.bracket.low, self.bracket.high)]
-        return tuple(dict.fromkeys(mark for end in ends if end for mark in end.marks))
+        return tuple(dict.fromkeys(mark for end in self.ends for mark in end.marks))
 
     def load_text(self, load: float | None) -> str:
         """A load as people say it: ``x1.41``, ``16 in flight``."""

@@ -86,21 +86,24 @@ def build_analysis(
         folder.mkdir(exist_ok=True)
     write_atomic(folder / layout.SUMMARY_CSV, summary_csv(analysis))
     write_atomic(folder / layout.SUMMARY_JSON, summary_json(analysis, made))
-    answer, chained, found = (
-        tables(made),
-        interaction_tables(made),
-        answers(analysis, price_per_hour),
-    )
-    policies = policy_tables(made)
     looked_for = searched(store, analysis)
     for name, data in looked_for.files.items() if looked_for else ():
         write_atomic(folder / name, data)
+    shown = looked_for.shown(analysis) if looked_for else analysis
+    if shown is not analysis:
+        made = rows(shown)
+    answer, chained, found = (
+        tables(made),
+        interaction_tables(made),
+        answers(shown, price_per_hour),
+    )
+    policies = policy_tables(made)
     drawn: list[Drawn] = []
     left_out: list[str] = []
     if figures:
         from fairshare.analysis.plots import draw  # noqa: PLC0415  (pandas and matplotlib)
 
-        gallery = draw(store, analysis, made, folder / layout.FIGURES)
+        gallery = draw(store, shown, made, folder / layout.FIGURES)
         drawn, left_out = gallery.drawn, gallery.left_out
     report = None
     outcomes = _outcomes(analysis)

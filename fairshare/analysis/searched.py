@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fairshare.analysis.knee_tables import RULE, knee_csv, knee_json, knee_tables
@@ -23,14 +23,22 @@ from fairshare.spec.search import KNEE_RUNS, KneeSearch
 class Searched:
     """The answer of a search. ``rule`` says by what it was decided; ``files`` are by name.
 
-    ``instead``: nobody reads the tables of the single loads beside it.
+    ``cells`` are those whose tables and figures are shown beside it: of a search the two loads that
+    enclose each knee, since of all that were tried nobody reads them (None: all).
     """
 
     title: str
     tables: tuple[Table, ...]
     rule: str
     files: Mapping[str, bytes] = field(default_factory=dict)
-    instead: bool = False
+    cells: frozenset[str] | None = None
+
+    def shown(self, analysis: Analysis) -> Analysis:
+        """The part of the results that tables and figures are of."""
+        if self.cells is None:
+            return analysis
+        kept = tuple(cell for cell in analysis.cells if cell.result.id in self.cells)
+        return replace(analysis, cells=kept)
 
 
 def searched(store: ResultStore, analysis: Analysis) -> Searched | None:
@@ -62,7 +70,7 @@ def _knees(store: ResultStore, asked: Mapping[str, Any]) -> Searched | None:
         title="The highest load that is served",
         tables=tuple(knee_tables(found)),
         rule=RULE,
-        instead=True,
+        cells=frozenset(cell for knee in found for point in knee.ends for cell in point.cells),
         files={layout.KNEE_CSV: knee_csv(found), layout.KNEE_JSON: knee_json(found)},
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -119,6 +120,11 @@ def knee_hunt(settings: Settings) -> KneeHunt | None:
     if not isinstance(search, KneeSearch):
         return None
     return KneeHunt(search, settings.matrix.windows_per_point)
+
+
+def typical_points(search: KneeSearch) -> int:
+    """How many loads a search tries whose knee lies within a factor of two of where it begins."""
+    return 2 + math.ceil(math.log2(max(2.0, math.log(2) / math.log1p(search.resolution))))
 
 
 def check_search(settings: Settings, plan: RunPlan) -> None:

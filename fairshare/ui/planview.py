@@ -14,10 +14,12 @@ from fairshare.runner.estimate import cell_s, estimate, starts_s
 from fairshare.runner.foresight import Foreseen, foresee
 from fairshare.runner.plan import Deployment, PlannedCell, RunPlan
 from fairshare.runner.scheduling import OWN_ORDER
+from fairshare.runner.search import typical_points
 from fairshare.runner.settings import Settings
 from fairshare.serving.command import server_command
 from fairshare.sharing.plan import Slot
 from fairshare.spec.launcher import Engine, Launcher
+from fairshare.spec.search import KneeSearch
 from fairshare.units import format_bytes, format_duration
 
 _EXAMPLE_PORT = 8000
@@ -52,6 +54,13 @@ def show_plan(settings: Settings, plan: RunPlan, budget_s: float | None = None) 
         f"about {format_duration(guess.total_s)} "
         f"({format_duration(guess.starts_s)} of it starts). Nothing was started or changed."
     )
+    if isinstance(settings.matrix.search, KneeSearch):
+        most = settings.matrix.windows_per_point
+        click.echo(
+            "Each cell is where a search for the knee begins: about "
+            f"{typical_points(settings.matrix.search)} loads, {min(2, most)} to {most} windows at "
+            "each."
+        )
 
 
 def _show_left(left: list[PlannedCell], budget_s: float) -> None:
