@@ -50,7 +50,8 @@ def show_analysis(built: BuiltAnalysis) -> None:
         left_out.update(column.title for column in table.columns if column.title in hidden)
     if left_out:
         console.print(Text(f"left out for lack of width: {', '.join(sorted(left_out))}"))
-    show_verdict(console, built.answers)
+    if built.searched is None or built.searched.cells is None:
+        show_verdict(console, built.answers)
     _show_reservations(console, built)
     _show_impossible(console, built)
     _show_paths(console, built)
@@ -58,9 +59,10 @@ def show_analysis(built: BuiltAnalysis) -> None:
 
 def _told(built: BuiltAnalysis) -> tuple[AnalysisTable, ...]:
     """What is printed: of a search its answer, since of its many loads nobody reads the tables."""
-    if built.searched is not None:
-        return built.searched.tables
-    return (*built.tables, *built.interactions, *built.policies)
+    looked_for = built.searched.tables if built.searched else ()
+    if built.searched is not None and built.searched.cells is not None:
+        return looked_for
+    return (*built.tables, *built.interactions, *built.policies, *looked_for)
 
 
 def _readable(table: AnalysisTable) -> AnalysisTable:
