@@ -13,6 +13,7 @@ from fairshare.analysis.verdict import Answer, Verdict
 _WIDE_ONLY = frozenset({"req/s", "E2E P50", "completed"})
 """What a page of paper has no room for; it is in the summary and in the wide forms."""
 _MOST_FACTS = 60
+_MOST_TENANTS = 16  # of more nobody reads a line each; the summary has them
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,10 @@ def _sheet(table: Table, *, narrow: bool = False) -> Sheet:
         i for i, column in enumerate(table.columns) if not narrow or column.title not in _WIDE_ONLY
     ]
     header = ("mode", "tenant", *(table.columns[i].title for i in kept))
-    return Sheet(table.title, header, tuple(_row(row, kept) for row in table.rows), 2)
+    title, rows = table.title, table.rows
+    if len({row.tenant for row in rows}) > _MOST_TENANTS:
+        title, rows = f"{title}: all tenants together", tuple(row for row in rows if row.total)
+    return Sheet(title, header, tuple(_row(row, kept) for row in rows), 2)
 
 
 def _row(row: TableRow, kept: Sequence[int]) -> tuple[Entry, ...]:

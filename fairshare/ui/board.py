@@ -14,9 +14,11 @@ _MOST_ROWS = 12  # of more tenants the table would push everything else off the 
 
 def board(course: Course, now_t: float) -> Group:
     """What is shown now; ``now_t`` is the wall clock's time."""
-    parts: list[Text | Table | ProgressBar] = []
+    parts: list[Text | Table] = []
     if course.cells:
-        parts.append(ProgressBar(total=course.cells, completed=course.done, width=40))
+        line = Table.grid()  # a bar alone would not end its line
+        line.add_row(ProgressBar(total=course.cells, completed=course.done, width=40))
+        parts.append(line)
     number = f"[{course.done + 1}/{course.cells}] " if course.cell is not None else ""
     parts.append(Text(number + course.headline(now_t), style="bold", overflow="fold"))
     if course.cell is not None and course.tenants:

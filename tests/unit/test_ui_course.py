@@ -62,6 +62,7 @@ def test_the_table_holds_the_same() -> None:
     with console.capture() as captured:
         console.print(board(course_of(EVENTS), 115.0))
     shown = captured.get()
+    assert shown.splitlines()[1].startswith("[2/3] 1 of 3 cells done")
     for text in ("[2/3] ", "about 35 s left", "chat", "12.5 req/s", "1.25 s", "251 W", "180 %"):
         assert text in shown
 
