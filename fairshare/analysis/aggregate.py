@@ -17,6 +17,7 @@ from fairshare.analysis.model import (
 )
 from fairshare.analysis.slowdown import isolation_index
 from fairshare.analysis.stats import ENOUGH_FOR_P99, Interval, t_interval
+from fairshare.analysis.steadiness import disagreement, sentences
 from fairshare.records import Mark, Mode, Provenance, Scheduling, mode_label
 
 HIGHER_IS_BETTER = {
@@ -164,12 +165,28 @@ def _row(cells: list[CellAnalysis], tenant: str | None) -> Row:
         tenant=tenant,
         repetitions=len(found),
         marks=tuple(dict.fromkeys(mark for cell, _ in found for mark in cell.marks)),
-        notes=tuple(dict.fromkeys(note for cell, _ in found for note in cell.result.notes)),
+        notes=(
+            *dict.fromkeys(note for cell, _ in found for note in cell.result.notes),
+            *_warnings(found),
+        ),
         estimates=_estimates([figures_of(cell, row) for cell, row in found]),
         errors=errors,
         few_for_p99=any(row.completed < ENOUGH_FOR_P99 for _, row in found),
         apps=_apps([row for _, row in found]),
     )
+
+
+def _warnings(found: Sequence[tuple[CellAnalysis, TenantMetrics]]) -> list[str]:
+    """What to do about runs that began too early or disagree; once for all tenants of a cell."""
+    if found[0][1].tenant is not None and found[0][0].total is not None:
+        return []
+    samples: dict[str, list[float]] = {}
+    for _, row in found:
+        for name, value in row.values().items():
+            if value is not None:
+                samples.setdefault(name, []).append(float(value))
+    apart = disagreement(samples)
+    return sentences(cell.unsteady for cell, _ in found) + ([apart] if apart else [])
 
 
 def figures_of(cell: CellAnalysis, row: TenantMetrics) -> Figures:

@@ -18,6 +18,7 @@ from fairshare.analysis.model import Analysis, CellAnalysis, TenantMetrics
 from fairshare.analysis.plausibility import plausibility
 from fairshare.analysis.rounds import rounds
 from fairshare.analysis.slowdown import slowdowns
+from fairshare.analysis.steadiness import unsteady
 from fairshare.analysis.violations import NOTHING_ASSUMED, Assumed
 from fairshare.analysis.workers import side_by_side
 from fairshare.errors import ResultsError
@@ -130,6 +131,7 @@ def _analyze_cell(stored: StoredCell, repeated: set[object], assumed: Assumed) -
         series=compared[1] if compared else None,
         decisions=decisions,
         rounds=rounds(requests, np.array([bool(t.get("open_loop")) for t in tenants], dtype=bool)),
+        unsteady=unsteady(requests, window),
         plausibility=possible,
     )
 

@@ -9,7 +9,8 @@ from typing import Self
 
 from fairshare.analysis.arrays import Floats
 from fairshare.analysis.decisions import Decisions
-from fairshare.analysis.stats import Interval, mean, percentile
+from fairshare.analysis.stats import Interval, mean, percentiles
+from fairshare.analysis.steadiness import Unsteady
 from fairshare.analysis.violations import NOTHING_FOUND, Plausibility
 from fairshare.records import CellResult, CellStatus, Mark
 
@@ -41,7 +42,7 @@ class Latency:
     @classmethod
     def of(cls, values: Floats) -> Self:
         """The latency whose values in seconds these are."""
-        p50, p95, p99 = (percentile(values, percent) for percent in (50, 95, 99))
+        p50, p95, p99 = percentiles(values, (50, 95, 99))
         return cls(len(values), mean(values), p50, p95, p99)
 
 
@@ -277,6 +278,8 @@ class CellAnalysis:
     """None where no scheduler wrote down what it decided."""
     rounds: Rounds | None = None
     """None where the window was not cut into rounds."""
+    unsteady: Unsteady | None = None
+    """What began before a steady state; None where nothing shows."""
     plausibility: Plausibility = NOTHING_FOUND
     """What cannot be of it; nothing of a cell without figures."""
 

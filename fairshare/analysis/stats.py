@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
-from fairshare.analysis.arrays import Floats
+from fairshare.analysis.arrays import Floats, Mask
 
 CONFIDENCE = 0.95
 ENOUGH_FOR_P99 = 100  # below, the P99 is the largest value or close to it
 _SEED = 20240217
 _RESAMPLES = 200
 _AT_ONCE = 1_000_000  # values that are resampled in one array
+_ENOUGH_FOR_CORRELATION = 20
+_LONGEST_LAG = 1000
 _MAX_DRAWS = 4_000_000  # above, fewer resamples: the interval of many values is narrow anyway
 
 
@@ -35,6 +38,11 @@ def percentile(values: Floats, percent: float) -> float | None:
     return float(np.percentile(values, percent)) if len(values) else None
 
 
+def percentiles(values: Floats, percents: Sequence[float]) -> list[float] | list[None]:
+    """Several percentiles of the same values, as :func:`percentile` gives each."""
+    return np.percentile(values, percents).tolist() if len(values) else [None] * len(percents)
+
+
 def mean(values: Floats) -> float | None:
     """Arithmetic mean; None of no values."""
     return float(np.mean(values)) if len(values) else None
@@ -43,13 +51,14 @@ def mean(values: Floats) -> float | None:
 def percentile_intervals(values: Floats, percents: Sequence[float]) -> list[Interval | None]:
     """Within-run intervals of percentiles: the wider of two methods' on each side.
 
-    Order statistics hold what few values cannot show; the block bootstrap holds that neighbouring
-    requests meet the same queue. ``values`` are in the order of their time. None where the true
-    percentile may well lie beyond all values: with fewer than 6 for a P50, 368 for a P99. What
-    differs from run to run is in neither.
+    Order statistics hold what few values cannot show, counting values that follow each other alike
+    as fewer (:func:`independent`); the block bootstrap draws neighbours together. ``values`` are in
+    the order of their time. None where the true percentile may well lie beyond all values: with
+    fewer than 6 independent ones for a P50, 368 for a P99. What differs from run to run is in
+    neither.
     """
     ordered = np.sort(values)
-    ranks = [order_ranks(len(values), percent) for percent in percents]
+    ranks = [_ranks(values, ordered, percent) for percent in percents]
     if not any(ranks):
         return [None] * len(ranks)
     return [
@@ -58,6 +67,39 @@ def percentile_intervals(values: Floats, percents: Sequence[float]) -> list[Inte
         else Interval(min(low, float(ordered[rank[0]])), max(high, float(ordered[rank[1]])))
         for rank, (low, high) in zip(ranks, _bootstrap(values, percents), strict=True)
     ]
+
+
+def _ranks(values: Floats, ordered: Floats, percent: float) -> tuple[int, int] | None:
+    """Places in ``ordered`` between which the percentile lies, as if of independent values."""
+    count = len(values)
+    if order_ranks(count, percent) is None:
+        return None
+    worth = independent(values <= np.percentile(ordered, percent))
+    ranks = order_ranks(worth, percent)
+    if ranks is None:
+        return None
+    return ranks[0] * count // worth, -(-(ranks[1] + 1) * count // worth) - 1
+
+
+def independent(series: Floats | Mask) -> int:
+    """How many independent values a series is worth, at least 1.
+
+    n / (1 + 2 x the sum of its autocorrelations), summed from lag 1 on until one is lost in noise,
+    below 1 / sqrt(n) (after the initial positive sequence of Geyer 1992). Of fewer than 20 values
+    nothing can be said, and each counts.
+    """
+    count = len(series)
+    if count < _ENOUGH_FOR_CORRELATION:
+        return max(1, count)
+    deviation = series - np.mean(series)
+    square = float(deviation @ deviation)
+    together = 1.0
+    for lag in range(1, min(count // 4, _LONGEST_LAG) + 1 if square else 1):
+        r = float(deviation[lag:] @ deviation[:-lag]) / square
+        if r <= 1 / math.sqrt(count):
+            break
+        together += 2 * r
+    return max(1, int(count / together))
 
 
 def order_ranks(count: int, percent: float) -> tuple[int, int] | None:
@@ -117,7 +159,8 @@ def series_interval(values: Sequence[float] | Floats) -> Interval | None:
     """The t interval of the mean of values that follow each other in time.
 
     Where neighbours are alike there are fewer independent values than there seem to be: with a
-    lag-1 correlation of r > 0, n (1 - r) / (1 + r) of n (a first-order autoregression).
+    lag-1 correlation of r, n (1 - r) / (1 + r) of n (a first-order autoregression). An r below
+    1 / sqrt(n) is noise.
     """
     plain = t_interval(values)
     if plain is None:
@@ -125,7 +168,9 @@ def series_interval(values: Sequence[float] | Floats) -> Interval | None:
     series = np.asarray(values, float)
     deviation = series - series.mean()
     square = float((deviation * deviation).sum())
-    r = max(0.0, float((deviation[1:] * deviation[:-1]).sum()) / square) if square else 0.0
+    r = float((deviation[1:] * deviation[:-1]).sum()) / square if square else 0.0
+    if r <= 1 / math.sqrt(len(series)):
+        return plain
     centre = (plain.low + plain.high) / 2
     half = (plain.high - centre) * math.sqrt((1 + r) / (1 - r))
     return Interval(centre - half, centre + half)
@@ -163,6 +208,7 @@ def wilson(successes: float, total: float) -> Interval | None:
     return Interval(low, high)
 
 
+@lru_cache(maxsize=1024)
 def t_quantile(degrees: int, confidence: float = CONFIDENCE) -> float:
     """The t with ``P(|T| <= t) = confidence``, by bisection of the exact distribution."""
     low, high = 0.0, 1e6

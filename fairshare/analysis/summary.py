@@ -14,6 +14,7 @@ from fairshare.analysis.aggregate import Estimate, Row
 from fairshare.analysis.model import Analysis, CellAnalysis, TenantMetrics
 from fairshare.analysis.slowdown import METRICS, isolation_index
 from fairshare.analysis.stats import CONFIDENCE, Interval
+from fairshare.analysis.steadiness import sentences
 from fairshare.analysis.verdict import answers
 
 FORMAT_VERSION = 1
@@ -136,7 +137,7 @@ def _identity(cell: CellAnalysis) -> dict[str, Any]:
         "status": result.status.value,
         "provenance": result.provenance.value,
         "marks": [mark.value for mark in cell.marks],
-        "notes": result.notes,
+        "notes": [*result.notes, *sentences([cell.unsteady])],
         "reason": result.reason,
         "window_s": cell.window_s,
         "impossible": [str(violation) for violation in cell.plausibility.violations],
