@@ -6,8 +6,9 @@ in a scenario of many, nobody where a tenant had a server to itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from fairshare.analysis.aggregate import Row, Setting
 from fairshare.analysis.slowdown import TAIL
@@ -70,6 +71,16 @@ class InterferenceMatrix:
     quicker: tuple[str, ...]
     """Who was quicker beside others than alone, which asks for an explanation."""
 
+    @property
+    def indexed(self) -> bool:
+        """Whether any mode has an index of isolation."""
+        return any(column.isolation.text != ABSENT for column in self.modes)
+
+    def of(self, victim: Victim, mode: str) -> Suffered | None:
+        """What a victim of this matrix suffered in a mode; None where that was not measured."""
+        modes = [column.mode for column in self.modes]
+        return victim.suffered[modes.index(mode)] if mode in modes else None
+
 
 def interference(rows: Sequence[Row]) -> list[InterferenceMatrix]:
     """One matrix per setting in which tenants shared and were measured alone too."""
@@ -77,11 +88,46 @@ def interference(rows: Sequence[Row]) -> list[InterferenceMatrix]:
     for row in rows:
         if row.mode is not Mode.EXCLUSIVE:
             by_setting.setdefault(row.setting, []).append(row)
-    return [
-        _matrix(setting, shared)
+    found = {
+        setting: shared
         for setting, shared in by_setting.items()
         if any(_SLOWDOWN in row.estimates for row in shared)
-    ]
+    }
+    return [*(_matrix(setting, shared) for setting, shared in found.items()), *_across(found)]
+
+
+def _across(found: Mapping[Setting, Sequence[Row]]) -> Iterator[InterferenceMatrix]:
+    """Per load, tenants that several scenarios have: alone in their share, in pairs, among all."""
+    for load in dict.fromkeys((each.load_scale, each.concurrency) for each in found):
+        alike = {s: rows for s, rows in found.items() if (s.load_scale, s.concurrency) == load}
+        matrices = [(setting, _matrix(setting, rows)) for setting, rows in alike.items()]
+        names = Counter(victim.tenant for _, matrix in matrices for victim in matrix.victims)
+        shared = {name for name, count in names.items() if count > 1}
+        if not shared:
+            continue
+        labels = list(dict.fromkeys(m.mode for _, matrix in matrices for m in matrix.modes))
+        columns = {m.mode: m for _, matrix in matrices for m in matrix.modes}
+        victims = [
+            replace(
+                victim,
+                aggressors=f"{victim.aggressors} ({visible(setting.scenario)})",
+                suffered=tuple(matrix.of(victim, label) for label in labels),
+            )
+            for setting, matrix in matrices
+            for victim in matrix.victims
+            if victim.tenant in shared
+        ]
+        yield InterferenceMatrix(
+            title=f"the same tenants in several scenarios, {_load(*load)}",
+            modes=tuple(replace(columns[m], isolation=TableCell(ABSENT)) for m in labels),
+            victims=tuple(sorted(victims, key=lambda victim: victim.tenant)),
+            quicker=(),
+        )
+
+
+def _load(load_scale: float, concurrency: int | None) -> str:
+    level = "their own loads" if concurrency is None else f"concurrency {concurrency}"
+    return level if load_scale == 1.0 else f"{level}, load x{load_scale:g}"
 
 
 def _matrix(setting: Setting, shared: Sequence[Row]) -> InterferenceMatrix:

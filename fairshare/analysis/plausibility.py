@@ -30,6 +30,7 @@ from fairshare.analysis.violations import Assumed, Plausibility, Violation
 from fairshare.records import CellResult
 from fairshare.results import StoredCell, layout
 
+_LEAST_ROUND_TRIP_S = 20e-6  # over a socket to a process beside it, before anything is computed
 _CLOCKS_S = 0.005  # by which two stamps of the same machine may seem to be in the wrong order
 
 
@@ -79,6 +80,13 @@ def _of_any_device(result: CellResult, requests: Requests) -> Iterator[Violation
     if count := int(early.sum()) + int(backwards.sum()):
         text = f"{count} times an answer came before what must have gone before it"
         yield Violation("order of time", None, text)
+    hasty = requests.ok & (requests.first_token_s - requests.sent_s < _LEAST_ROUND_TRIP_S) & ~early
+    if count := int(hasty.sum()):
+        text = (
+            f"{count} first tokens came within {format_seconds(_LEAST_ROUND_TRIP_S)} of the "
+            "sending, less than a request takes to a server and back"
+        )
+        yield Violation("round trip", None, text)
     if count := int((requests.cached_tokens > requests.prompt_tokens).sum()):
         text = f"{format_count(float(count))} requests had more prompt tokens cached than they had"
         yield Violation("cached tokens", None, text)

@@ -15,7 +15,7 @@ from fairshare.analysis.slowdown import isolation_index
 from fairshare.analysis.subjects import subjects
 from fairshare.analysis.trade_plots import _victims
 from fairshare.records import CellKey, CellResult, CellStatus, Mode, Provenance
-from tests.results_factory import FakeTenant, make_results
+from tests.results_factory import FakeTenant, add_cell, make_results
 from tests.unit.test_analysis_verdict import _metrics
 
 THREE = (FakeTenant("a", 32, 16), FakeTenant("b", 32, 16), FakeTenant("c", 32, 16))
@@ -81,6 +81,25 @@ def test_of_several_others_all_are_named_together(tmp_path: Path) -> None:
     )  # fmt: skip
     (matrix,) = interference(rows(analyze(store)))
     assert [victim.aggressors for victim in matrix.victims] == ["b, c", "a, c", "a, b"]
+
+
+def test_a_tenant_of_several_scenarios_is_shown_alone_in_pairs_and_among_all(
+    tmp_path: Path,
+) -> None:
+    """One matrix holds what a tenant suffers from nobody, from one other, and from all."""
+    store = make_results(
+        tmp_path / "out", modes=[Mode.EXCLUSIVE, Mode.MPS], concurrency=[2], repetitions=1,
+        tenants=THREE, window_s=2.0,
+    )  # fmt: skip
+    for scenario, tenants in (("solo", THREE[:1]), ("pair", THREE[:2])):
+        for tenant in tenants:
+            add_cell(store, CellKey(scenario, Mode.EXCLUSIVE, 2, tenant=tenant.name), [tenant])
+        add_cell(store, CellKey(scenario, Mode.MPS, 2), tenants)
+    matrix = interference(rows(analyze(store)))[-1]
+    lines = [victim.aggressors for victim in matrix.victims if victim.tenant == "a"]
+    assert lines == ["b (pair)", "nobody (solo)", "b, c (two-tenants)"]
+    assert all(victim.suffered[0] is not None for victim in matrix.victims)
+    assert not matrix.indexed
 
 
 def test_without_a_baseline_there_is_no_matrix(tmp_path: Path) -> None:

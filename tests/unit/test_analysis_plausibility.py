@@ -111,6 +111,11 @@ def _out_of_order(records: list[Record]) -> None:
     record["chunk_ns"][5], record["chunk_ns"][20] = record["chunk_ns"][20], record["chunk_ns"][5]
 
 
+def _no_time_at_all(records: list[Record]) -> None:
+    record = _answered(records)[3]
+    record["first_token_ns"] = record["chunk_ns"][0] = record["sent_ns"] + 1000
+
+
 def _cached(records: list[Record]) -> None:
     _answered(records)[3]["cached_tokens"] = 10_000
 
@@ -125,6 +130,7 @@ def _cached(records: list[Record]) -> None:
         (_long_prompts, "compute"),
         (_answers_first, "order of time"),
         (_out_of_order, "order of time"),
+        (_no_time_at_all, "round trip"),
         (_cached, "cached tokens"),
     ],
 )
