@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fairshare.analysis.cell_views import CellView, cell_view
+from fairshare.analysis.drift import drifts
 from fairshare.analysis.interference import InterferenceMatrix
 from fairshare.analysis.model import Analysis, Drawn, Outcome
 from fairshare.analysis.searched import Searched
@@ -88,6 +89,7 @@ def render(
         "searched": searched,
         "impossible": [cell for cell in analysis.measured if cell.plausibility.violations],
         "unchecked": _unchecked(analysis),
+        "drifts": [drift for drift in drifts(analysis.cells) if drift.told],
         "answers": answers,
         "whose": ", ".join(whose) if len(whose) <= 8 else f"{len(whose)} of them",
         "matrices": matrices,

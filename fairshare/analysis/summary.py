@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from fairshare.analysis.aggregate import Estimate, Row
+from fairshare.analysis.drift import drifts
 from fairshare.analysis.model import Analysis, CellAnalysis, TenantMetrics
 from fairshare.analysis.slowdown import METRICS, isolation_index
 from fairshare.analysis.stats import CONFIDENCE, Interval
@@ -71,6 +72,9 @@ DEFINITIONS = {
     "the rest",
     "wasted_tokens": "prompt and output tokens of all calls of failed interactions; wasted_share: "
     "over those of completed and failed ones; cut_tokens: of those that were cut",
+    "drift": "change of a figure from round to round: each cell against its own mean over the "
+    "rounds (logarithms), the rounds' means regressed on their numbers; trend: the interval is "
+    "clear of 0, and the change over all rounds is 2 % or more",
     "impossible": "what the device cannot have done, with the arithmetic: docs/plausibility.md",
     "percentile": "linear interpolation between order statistics",
     "interval": "95 %: across repetitions Student's t; within one run order statistics and "
@@ -113,12 +117,12 @@ def summary_json(analysis: Analysis, made: Sequence[Row]) -> bytes:
         "cells": [_cell(cell) for cell in analysis.cells],
         "killed": list(analysis.killed),
         "comparison": [_comparison(row) for row in made],
+        "verdict": [line.as_json() for answer in answers(analysis) for line in answer.lines],
+        "drift": [drift.document() for drift in drifts(analysis.cells)],
         "provenance": analysis.matrix.get("provenance"),
     }
     return orjson.dumps(
         document, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
-        "verdict": [line.as_json() for answer in answers(analysis) for line in answer.lines],
-        "drift": [drift.document() for drift in drifts(analysis.cells)],
     )
 
 

@@ -12,6 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from fairshare.analysis.drift import drifts
 from fairshare.analysis.pipeline import BuiltAnalysis
 from fairshare.analysis.table import BEST, FEW, visible
 from fairshare.analysis.table import Table as AnalysisTable
@@ -54,6 +55,7 @@ def show_analysis(built: BuiltAnalysis) -> None:
         show_verdict(console, built.answers)
     _show_reservations(console, built)
     _show_impossible(console, built)
+    _show_drift(console, built)
     _show_paths(console, built)
 
 
@@ -130,6 +132,19 @@ def _show_impossible(console: Console, built: BuiltAnalysis) -> None:
         console.print(Text(f"  and {more} more (summary.json has them all)"))
 
 
+def _show_drift(console: Console, built: BuiltAnalysis) -> None:
+    found = [drift for drift in drifts(built.analysis.cells) if drift.told]
+    for drift in found:
+        console.print(Text(f"drift: {drift}", style="yellow"), soft_wrap=True)
+    if found:
+        console.print(
+            Text(
+                "  what was measured late is not like what was measured early: see "
+                "--lock-clocks and --order (docs/sweeps.md)"
+            )
+        )
+
+
 def _show_paths(console: Console, built: BuiltAnalysis) -> None:
     if built.failed:
         console.print(Text("cells without figures:", style="bold"))
@@ -162,16 +177,16 @@ def show_outcome(outcome: Outcome, directory: Path, resume_command: str) -> Exit
     if outcome.stopped:
         click.echo(f"stopped before the end; continue with:\n  {resume_command}")
         return ExitCode.INTERRUPTED
+    if outcome.short is not None:
+        click.echo(f"stopped early: {outcome.short}")
+        click.echo(f"make room, then continue with:\n  {resume_command}")
+        return ExitCode.STOPPED_EARLY
     if outcome.left:
         _show_left(outcome, resume_command)
         return ExitCode.STOPPED_EARLY
     if outcome.kept_failed:
         _show_kept_failed(outcome.kept_failed)
-    good = (
-        not outcome.kept_failed
-        and not outcome.went_wrong
-        and (ok or not outcome.results)
-    )
+    good = not outcome.kept_failed and not outcome.went_wrong and (ok or not outcome.results)
     return ExitCode.OK if good else ExitCode.SOME_CELLS_FAILED
 
 
