@@ -18,6 +18,8 @@ from fairshare.records import Mode
 
 _UNKNOWN = (0.6, 0.6, 0.6)
 _SHADES = "viridis"  # even to the eye, and to eyes that see fewer colours
+_MARKERS = ("o", "s", "D", "v", "^", "P", "X", "*")
+Colour = tuple[float, float, float]
 _TRADE = "worst_ttft_p99_s"
 
 
@@ -29,9 +31,9 @@ def trade_figures(subject: Subject) -> Iterator[tuple[str, str, str, Figure]]:
             "trade-off",
             "Trade-off",
             "Throughput of all tenants against the P99 TTFT of the tenant that waits longest: up "
-            "and to the left is better. Colour is Jain's index (1 is equal service); grey where no "
-            "two tenants were backlogged. Bars are 95 % intervals; numbers are requests in flight "
-            "per closed-loop tenant.",
+            "and to the left is better. The filling is Jain's index (1 is equal service); grey "
+            "where no two tenants were backlogged. Bars are 95 % intervals; numbers are requests "
+            "in flight per closed-loop tenant.",
             _trade_off(subject, totals),
         )
     victims = _victims(subject)
@@ -50,24 +52,36 @@ def _trade_off(subject: Subject, totals: Sequence[Row]) -> Figure:
     figure, ((axes,),) = panels(1, 1, width=7.4, height=4.0)
     scale = 1000.0 if max(row.estimates[_TRADE].value for row in totals) < 1 else 1.0
     span, shades = _span([row.value("jain") for row in totals]), colormaps[_SHADES]
+    marks = _told_apart(subject)
     for label, look in subject.looks.items():
         points = sorted(
             (row for row in totals if row.mode_label == label),
             key=lambda row: row.setting.concurrency or 0,
         )
         if points:
-            _trail(axes, points, (span, shades), scale, look.marker)
-            axes.plot([], [], look.marker, color="0.35", label=label, linestyle="none")
+            _trail(axes, points, (span, shades), scale, (marks[label], look.colour))
+            axes.plot(
+                [], [], marks[label], label=label, linestyle="none", markerfacecolor="white",
+                markeredgecolor=look.colour, markeredgewidth=2,
+            )  # fmt: skip
     name_axes(
         axes, f"P99 TTFT of the worst tenant ({'ms' if scale > 1 else 's'})", "output tokens/s"
     )
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
-    axes.legend(loc="best", framealpha=0.85)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
     if any(row.value("jain") is not None for row in totals):
         bar = figure.colorbar(ScalarMappable(span, shades), ax=axes, pad=0.02)
         bar.set_label("Jain's index")
     return figure
+
+
+def _told_apart(subject: Subject) -> dict[str, str]:
+    """A marker of its own for each mode and policy: colour says something else here."""
+    known = {label: look.marker for label, look in subject.looks.items()}
+    if len(set(known.values())) == len(known):
+        return known
+    return {label: _MARKERS[number % len(_MARKERS)] for number, label in enumerate(known)}
 
 
 def _trail(
@@ -75,10 +89,11 @@ def _trail(
     points: Sequence[Row],
     shading: tuple[Normalize, Colormap],
     scale: float,
-    marker: str,
+    mark: tuple[str, Colour],
 ) -> None:
     """One mode's points, joined in the order of their load."""
     span, shades = shading
+    marker, edge = mark
     x = [row.estimates[_TRADE].value * scale for row in points]
     y = [row.estimates["output_tokens_per_s"].value for row in points]
     axes.plot(x, y, color="0.75", linewidth=1.0, zorder=1)
@@ -91,7 +106,7 @@ def _trail(
             ecolor="0.45", elinewidth=1.0, fmt="none", zorder=2,
         )  # fmt: skip
         axes.scatter(
-            [across], [up], s=70, marker=marker, zorder=3, edgecolors="0.15", linewidths=0.8,
+            [across], [up], s=85, marker=marker, zorder=3, edgecolors=[edge], linewidths=2.0,
             color=_UNKNOWN if jain is None else shades(float(span(jain))),
         )  # fmt: skip
         if row.setting.concurrency is not None and len(points) > 1:
