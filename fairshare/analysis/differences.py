@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
-from fairshare.analysis.aggregate import HIGHER_IS_BETTER, figures_of
+from fairshare.analysis.aggregate import HIGHER_IS_BETTER, Setting, figures_of
 from fairshare.analysis.model import CellAnalysis
 from fairshare.analysis.stats import Interval, difference_interval, t_interval
+from fairshare.records import Mode, Provenance
 
 BETTER_IS_HIGHER = HIGHER_IS_BETTER | {"goodput_per_s": True, "completion_rate": True}
 """Figures of which it is known which way is better."""
@@ -94,3 +96,37 @@ def samples(cell: CellAnalysis) -> dict[tuple[str | None, str], Sample]:
                 continue
             found[row.tenant, metric] = Sample(float(value), within.get(metric))
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Between:
+    """Two modes in the same setting: ``second`` against ``first`` in one figure of one tenant."""
+
+    setting: Setting
+    tenant: str | None
+    metric: str
+    first: str
+    second: str
+    difference: Difference
+
+
+def between_modes(cells: Iterable[CellAnalysis]) -> list[Between]:
+    """Each mode against each before it, in the order of the cells; origins are never mixed.
+
+    The baseline (exclusive) does not compete: what sharing costs is told as slowdown.
+    """
+    sides: dict[tuple[Setting, str | None, str, Provenance], dict[str, dict[int, Sample]]] = {}
+    for cell in cells:
+        result, key = cell.result, cell.result.key
+        if key.mode is Mode.EXCLUSIVE or not cell.tenants:
+            continue
+        setting = Setting(key.scenario, key.load_scale, key.concurrency)
+        for (tenant, metric), sample in samples(cell).items():
+            place = sides.setdefault((setting, tenant, metric, result.provenance), {})
+            place.setdefault(result.mode_label, {})[key.repetition] = sample
+    return [
+        Between(setting, tenant, metric, first, second, found)
+        for (setting, tenant, metric, _), modes in sides.items()
+        for first, second in combinations(modes, 2)
+        if (found := difference(modes[first], modes[second])) is not None
+    ]

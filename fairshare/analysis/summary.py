@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from fairshare.analysis.aggregate import Estimate, Row
+from fairshare.analysis.differences import Between, between_modes
 from fairshare.analysis.drift import drifts
 from fairshare.analysis.model import Analysis, CellAnalysis, TenantMetrics
 from fairshare.analysis.slowdown import METRICS, isolation_index
@@ -60,6 +61,8 @@ DEFINITIONS = {
     "idle_while_queued": "share of the time with requests queued and room in the gateway's window",
     "queued_service_difference": "max_service_difference while both tenants had requests that "
     "waited for their first token for 95 % of each window: what service_bound is about",
+    "differences": "second - first of two modes of one origin in the same setting, paired by "
+    "repetition (by seed); interval: Student's t over pairs, of one pair from the runs' own",
     "slowdown": "latency when sharing / latency of the same tenant alone (exclusive), "
     "same repetition",
     "isolation_index": "the worst hit tenant's E2E P99 alone / when sharing, 1 at most",
@@ -117,6 +120,7 @@ def summary_json(analysis: Analysis, made: Sequence[Row]) -> bytes:
         "cells": [_cell(cell) for cell in analysis.cells],
         "killed": list(analysis.killed),
         "comparison": [_comparison(row) for row in made],
+        "differences": [_between(each) for each in between_modes(analysis.cells)],
         "verdict": [line.as_json() for answer in answers(analysis) for line in answer.lines],
         "drift": [drift.document() for drift in drifts(analysis.cells)],
         "provenance": analysis.matrix.get("provenance"),
@@ -234,6 +238,22 @@ def _comparison(row: Row) -> dict[str, Any]:
         "best": sorted(row.best),
         "metrics": _sorted(row.estimates),
     } | ({"apps": apps} if apps else {})
+
+
+def _between(each: Between) -> dict[str, Any]:
+    found = each.difference
+    return {
+        "scenario": each.setting.scenario,
+        "load_scale": each.setting.load_scale,
+        "concurrency": each.setting.concurrency,
+        "tenant": each.tenant,
+        "metric": each.metric,
+        "first": each.first,
+        "second": each.second,
+        "pairs": found.pairs,
+        "change": found.change,
+        "interval": None if found.interval is None else asdict(found.interval),
+    }
 
 
 def _sorted(estimates: Mapping[str, Estimate]) -> dict[str, Any]:

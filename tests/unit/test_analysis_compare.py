@@ -12,13 +12,15 @@ import orjson
 import pytest
 from click.testing import CliRunner
 
+from fairshare.analysis.analyze import analyze
 from fairshare.analysis.compare import Limits, compare
 from fairshare.analysis.comparison import as_csv, as_json, as_markdown, conclusions
-from fairshare.analysis.differences import Difference, Sample, difference
+from fairshare.analysis.differences import Difference, Sample, between_modes, difference
 from fairshare.analysis.stats import Interval, difference_interval
+from fairshare.analysis.summary import summary_json
 from fairshare.cli.compare import compare_command
 from fairshare.errors import ExitCode, ResultsError
-from fairshare.records import CellKey, CellStatus, Mode
+from fairshare.records import CellKey, CellStatus, Mode, Provenance
 from fairshare.results import ResultStore, layout
 from tests import results_factory
 from tests.results_factory import TWO_TENANTS, add_cell, make_results
@@ -85,6 +87,26 @@ def test_the_difference_of_two_single_runs_has_the_intervals_of_both() -> None:
     assert not found.certain
     assert bare is not None
     assert bare.interval is None
+
+
+def test_each_mode_is_held_against_each_other_by_seed(tmp_path: Path) -> None:
+    """In the summary too; the baseline and figures of another origin are left out."""
+    modes = (Mode.EXCLUSIVE, Mode.LOGICAL, Mode.MPS, Mode.MIG)
+    analysis = analyze(ResultStore.open(folder(tmp_path / "a", modes=modes)))
+    simulated = [
+        replace(cell, result=replace(cell.result, provenance=Provenance.SIMULATED))
+        if cell.result.key.mode is Mode.MIG
+        else cell
+        for cell in analysis.cells
+    ]
+    found = between_modes(simulated)
+    assert {(each.first, each.second) for each in found} == {("logical", "mps-cpu")}
+    [tpot] = [each for each in found if (each.tenant, each.metric) == ("batch", "tpot_p50_s")]
+    assert tpot.difference.pairs == 3
+    assert tpot.difference.certain
+    assert tpot.difference.change > 0
+    told = orjson.loads(summary_json(analysis, []))["differences"]
+    assert len({(line["first"], line["second"]) for line in told}) == 3
 
 
 def test_worse_is_more_of_a_latency_and_less_of_a_rate() -> None:
