@@ -95,7 +95,14 @@ class Verdict:
             return "any: all alike"
         if self.state is State.CLOSE:
             return f"too close to call: {', '.join(self.close)}"
+        if self.state is State.UNSURE:
+            return f"perhaps {self.winner.mode}"
         return self.winner.mode
+
+    @property
+    def brief(self) -> str:
+        """The same without the names of all that are too close."""
+        return State.CLOSE.value if self.state is State.CLOSE else self.answer
 
     @property
     def value(self) -> str:
@@ -284,10 +291,10 @@ def _elsewhere(line: Verdict, others: Sequence[tuple[Setting, Sequence[Verdict]]
     told = []
     for setting, verdicts in others:
         same = [v for v in verdicts if v.goal is line.goal and _origin(v) is _origin(line)]
-        told.append((_load(setting), same[0].answer if same else State.MISSING.value))
+        told.append((_load(setting), same[0].brief if same else State.MISSING.value))
     if not told:
         return ""
-    if all(answer == line.answer for _, answer in told):
+    if all(answer == line.brief for _, answer in told):
         return f"the same at all {len(told) + 1} loads"
     text = "; ".join(f"{load}: {answer}" for load, answer in told[-_MOST_ELSEWHERE:])
     return f"{text}; ..." if len(told) > _MOST_ELSEWHERE else text
