@@ -7,6 +7,7 @@ Ray's threads are not among those that send the requests.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -85,7 +86,8 @@ class Agent:
         """Say something to our process, if one is at work."""
         line = self._line
         if line is not None:
-            line.send_bytes(what)
+            with contextlib.suppress(OSError):  # it has just ended
+                line.send_bytes(what)
 
 
 def _environment() -> dict[str, str]:

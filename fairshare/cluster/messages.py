@@ -117,10 +117,14 @@ class ServersStarted:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The job is over and the device is as it was found; ``left`` cells had no time."""
+    """The job is over and the device is as it was found.
+
+    ``left`` cells had no time; ``short`` is what the machine had too little of to go on.
+    """
 
     left: list[str]
     next_s: float
+    short: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

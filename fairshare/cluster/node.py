@@ -185,7 +185,7 @@ async def _run(part: Part, held: Ground, courier: Courier, line: _Line, below: s
             outcome = await conduct(sweep, held.plan)
         finally:
             line.heed(False)
-    courier.send(Ended(outcome.left, outcome.next_s))
+    courier.send(Ended(outcome.left, outcome.next_s, outcome.short))
 
 
 def _budget(part: Part, held: Ground) -> Budget | None:

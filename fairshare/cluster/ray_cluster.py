@@ -20,6 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from fairshare.cluster.agent import Agent, Greeting
 from fairshare.cluster.messages import unpacked
 from fairshare.errors import PreflightError
+from fairshare.processes.scope import LONGEST_TMPDIR
 from fairshare.spec.launcher import DeviceKind
 
 VIRTUAL = "fairshare_virtual"  # the resource of nodes that may simulate a GPU, or use their CPUs
@@ -94,7 +95,7 @@ def connected(address: str | None) -> Iterator[None]:
     wanted: dict[str, Any] = {"address": address}
     with contextlib.ExitStack() as stack:
         if address is None:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fs-ray-")))
+            folder = Path(stack.enter_context(_short_folder()))
             stack.enter_context(_variables(_private(folder)))
             wanted = _alone(folder)
         try:
@@ -107,6 +108,13 @@ def connected(address: str | None) -> Iterator[None]:
             ) from None
         stack.callback(ray.shutdown)
         yield
+
+
+def _short_folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder whose path leaves room for the sockets that Ray makes far below it."""
+    usual = tempfile.gettempdir()
+    base = usual if len(usual) <= LONGEST_TMPDIR else "/tmp"  # noqa: S108 - its name is random
+    return tempfile.TemporaryDirectory(prefix="fs-", dir=base, ignore_cleanup_errors=True)
 
 
 def _alone(folder: Path) -> dict[str, Any]:
@@ -123,15 +131,11 @@ def _alone(folder: Path) -> dict[str, Any]:
 
 
 def _private(folder: Path) -> dict[str, str]:
-    """Who does not know the token is refused; Ray would leave its own in the user's home."""
+    """Who does not know the token is refused; without one, Ray would leave its own in our home."""
     token = folder / "token"
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32), encoding="ascii")
-    return {
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(token),
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
+    return {"RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from fairshare.cluster.messages import (
@@ -40,6 +41,7 @@ from fairshare.runner.cell import blank_result
 from fairshare.runner.outcome import Outcome
 from fairshare.runner.plan import Deployment, PlannedCell, RunPlan, plain
 from fairshare.runner.settings import Settings
+from fairshare.runner.shortage import Shortage
 from fairshare.sharing.plan import PartitionPlan
 
 _LOSSES_PER_CELL = 2  # one machine may die of anything; two that die of the same cell die of it
@@ -102,11 +104,12 @@ class ClusterSweep:
         for infeasible in plan.infeasible:
             self._settle(infeasible.cell, None, CellStatus.INFEASIBLE, infeasible.reason)
         self._queue.extend(_Work(d, {c.id: c for c in d.cells}) for d in plan.deployments)
-        async with self._passing_on_stops():
+        shortage = Shortage(self._store.dir)
+        async with self._passing_on_stops(), shortage.watching(partial(self._heed, shortage)):
             await self._hand_out()
         if self._broken is not None:
             raise self._broken
-        self.outcome.stopped = self.stop.is_set()
+        self.outcome.stopped = self.stop.is_set() and self.outcome.short is None
         if self._spent:
             settled = {result.id for result in self.outcome.results}
             self.outcome.left = [cell.id for cell in plan.cells if cell.id not in settled]
@@ -122,6 +125,13 @@ class ClusterSweep:
     @property
     def _ending(self) -> bool:
         return self.stop.is_set() or self._spent or self._broken is not None
+
+    def _heed(self, shortage: Shortage) -> None:
+        """Stop everywhere while the results still fit on the disk here."""
+        if shortage.disk is not None and self.outcome.short is None:
+            self.outcome.short = shortage.disk
+            self.events.emit("sweep.short", reason=shortage.disk)
+            self.stop.set()
 
     async def _hand_out(self) -> None:
         idle = list(self._roster.members)
@@ -159,13 +169,20 @@ class ClusterSweep:
                     self._take_or_break(message, visit)
         except LostError as error:
             lost = error
-        if lost is not None or (visit.ended is None and visit.failed is None):
-            self._lose(visit, str(lost or "our process there ended without a word"))
-        elif visit.failed is not None:
-            self._leave_out(visit, visit.failed)
+        if lost is not None:
+            self._lose(visit, str(lost))
+        elif (failed := self._failure(visit)) is not None:
+            self._leave_out(visit, failed)
         if work.left and not self._ending:
             self._queue.appendleft(work)
-        return visit.failed is None and (lost is None or lost.agent_lives)
+        return lost.agent_lives if lost is not None else failed is None
+
+    def _failure(self, visit: _Visit) -> Failed | None:
+        """Why a machine that is still there cannot be given another deployment, if so."""
+        if visit.failed is not None or not visit.work.left or self._ending:
+            return visit.failed
+        short = visit.ended and visit.ended.short
+        return Failed(short or "it ended before it had run all that it was given")
 
     def _job(self, member: Member, work: _Work) -> bytes:
         budget_s = None if self._budget is None else self._budget.left_s()
