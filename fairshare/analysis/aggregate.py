@@ -17,7 +17,7 @@ from fairshare.analysis.model import (
 )
 from fairshare.analysis.slowdown import isolation_index
 from fairshare.analysis.stats import ENOUGH_FOR_P99, Interval, t_interval
-from fairshare.analysis.steadiness import disagreement, sentences
+from fairshare.analysis.steadiness import WATCHED, disagreement, sentences
 from fairshare.records import Mark, Mode, Provenance, Scheduling, mode_label
 
 HIGHER_IS_BETTER = {
@@ -180,11 +180,13 @@ def _warnings(found: Sequence[tuple[CellAnalysis, TenantMetrics]]) -> list[str]:
     """What to do about runs that began too early or disagree; once for all tenants of a cell."""
     if found[0][1].tenant is not None and found[0][0].total is not None:
         return []
-    samples: dict[str, list[float]] = {}
-    for _, row in found:
-        for name, value in row.values().items():
-            if value is not None:
-                samples.setdefault(name, []).append(float(value))
+    samples: dict[tuple[str | None, str], list[float]] = {}
+    for cell, _ in found:
+        for row in cell.tenants:
+            values = row.values()
+            for name in WATCHED:
+                if (value := values[name]) is not None:
+                    samples.setdefault((row.tenant, name), []).append(float(value))
     apart = disagreement(samples)
     return sentences(cell.unsteady for cell, _ in found) + ([apart] if apart else [])
 

@@ -23,11 +23,12 @@ _WORTH_TELLING = 0.1
 _WIDE = 0.25  # half of an interval, as a part of the figure
 _AIM = 0.1
 _MOST_RUNS = 30
-_WATCHED = {
+WATCHED = {
     "output_tokens_per_s": "output tokens/s",
     "ttft_p50_s": "TTFT P50",
     "e2e_p50_s": "E2E P50",
 }
+"""Figures whose runs should agree: of each tenant, for the median of all is of no one's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,24 +98,26 @@ def _change(values: Floats) -> float | None:
     return change / usual if clear else None
 
 
-def disagreement(samples: Mapping[str, Sequence[float]]) -> str | None:
+def disagreement(samples: Mapping[tuple[str | None, str], Sequence[float]]) -> str | None:
     """Of a few runs that differ much: by how much, and how many would do; the widest figure.
 
-    ``samples`` are the values over repetitions, by metric. None where there is one run only (that
-    is said otherwise), or where all intervals are within a quarter of their figure.
+    ``samples`` are the values over repetitions, by tenant (None: all) and metric. None where there
+    is one run only (that is said otherwise), or where all intervals are within a quarter of their
+    figure.
     """
     widest, said = _WIDE, None
-    for metric, name in _WATCHED.items():
-        values = samples.get(metric, ())
+    for (tenant, metric), values in samples.items():
         interval, centre = t_interval(values), float(np.mean(values)) if len(values) else 0.0
-        if interval is None or centre <= 0:
+        if metric not in WATCHED or interval is None or centre <= 0:
             continue
         part = _half(interval) / centre
         if part > widest:
             widest = part
+            whom = "" if tenant is None else f" of {tenant}"
             said = (
-                f"unstable: {name} is known to +-{part:.0%} only after {len(values)} runs; "
-                f"use --num-runs {_enough(values, _AIM * centre)}, or a longer --window"
+                f"unstable: {WATCHED[metric]}{whom} is known to +-{part:.0%} only after "
+                f"{len(values)} runs; use --num-runs {_enough(values, _AIM * centre)}, or a longer "
+                "--window"
             )
     return said
 

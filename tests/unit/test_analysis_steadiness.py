@@ -75,7 +75,7 @@ def test_of_several_runs_one_sentence_is_made() -> None:
 )
 def test_runs_that_disagree_name_how_many_would_do(values: list[float], runs: str | None) -> None:
     """Enough for a tenth to each side; nothing is said of runs that agree, nor of a single one."""
-    said = disagreement({"output_tokens_per_s": values, "jain": [0.1, 0.9]})
+    said = disagreement({("a", "output_tokens_per_s"): values, ("a", "jain"): [0.1, 0.9]})
     assert (said is None) if runs is None else (said is not None and runs in said)
 
 
