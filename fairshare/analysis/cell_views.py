@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fairshare.analysis.aggregate import Estimate, figures_of
+from fairshare.analysis.deployment import mapping
 from fairshare.analysis.model import CellAnalysis
 from fairshare.analysis.table import (
     COLUMNS,
@@ -80,15 +81,19 @@ def _facts(cell: CellAnalysis) -> Iterator[tuple[str, str]]:
         yield "measured window", f"{start:g} s to {end:g} s"
     yield "deployment", result.deployment
     yield "fingerprint", result.fingerprint
-    for share in result.shares:
+    for share in map(mapping, result.shares):
         yield f"share of {share.get('slot') or share.get('server')}", _share(share)
     client = result.client
-    lag = (client.get("loop_lag_ms") or {}).get("p99")
+    lag = mapping(client.get("loop_lag_ms")).get("p99")
     if isinstance(lag, int | float):
         yield "load generator's lag, P99", f"{lag:.3g} ms"
     if isinstance(used := client.get("cpu_fraction"), int | float):
         yield "load generator's use of a core", format_percent(used)
-    yield "client-limited because", "; ".join(map(str, client.get("reasons") or ()))
+    yield "client-limited because", _sentences(client.get("reasons"))
+
+
+def _sentences(value: Any) -> str:
+    return "; ".join(map(str, value)) if isinstance(value, list) else ""
 
 
 def _time(seconds: float) -> str:
@@ -101,7 +106,7 @@ def _time(seconds: float) -> str:
 def _share(share: Mapping[str, Any]) -> str:
     verified = "verified" if share.get("verified") else "not verified"
     by = f" by {share['by']}" if share.get("by") else ""
-    planned = share.get("planned") or {}
+    planned = mapping(share.get("planned"))
     parts = [f"{name} {value}" for name, value in planned.items() if value is not None]
     return f"{verified}{by}{': ' if parts else ''}{', '.join(parts)}"
 

@@ -62,25 +62,33 @@ def deployment(stored: StoredCell, assumed: Assumed) -> Deployment:
         ResultsError: the cell's own file is damaged.
     """
     config = _config(stored)
-    told = (config.get("device") or {}).get("name")
+    told = mapping(config.get("device")).get("name")
     spec = gpu_spec(assumed.device) if assumed.device else spec_of_product(str(told or ""))
     if spec is None:
         raise UnknownLimitsError(
             f"the limits of {told!r} are not known" if told else "the device is not told"
         )
-    args = dict((config.get("launcher") or {}).get("args") or {})
+    args = mapping(mapping(config.get("launcher")).get("args"))
     if any(args.get(name) for name in _NOT_ITS_OWN):
         raise UnknownLimitsError("the model lies partly outside of the GPU")
-    slots = (config.get("plan") or {}).get("slots") or [_whole(stored)]
-    several = int(args.get("tensor_parallel_size") or 1) * int(
-        args.get("pipeline_parallel_size") or 1
-    )
+    planned = mapping(config.get("plan")).get("slots")
+    slots = planned if isinstance(planned, list) and planned else [_whole(stored)]
+    several = _count(args.get("tensor_parallel_size")) * _count(args.get("pipeline_parallel_size"))
     whole = Hardware.of(spec).times(several)
     servers = tuple(
         _server(slot, _share(stored, str(slot.get("name"))), args, (spec, whole), assumed)
-        for slot in slots
+        for slot in map(mapping, slots)
     )
     return Deployment(spec, whole, servers)
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """What a file says in this place, if it is a mapping; else nothing."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and value > 0 else 1
 
 
 def _whole(stored: StoredCell) -> dict[str, Any]:
@@ -90,9 +98,10 @@ def _whole(stored: StoredCell) -> dict[str, Any]:
 
 def _share(stored: StoredCell, slot: str) -> dict[str, Any]:
     """What was planned for a server and seen of it; a profile only of a real instance."""
-    found = next((dict(s) for s in stored.result.shares if str(s.get("slot")) == slot), {})
+    shares = map(mapping, stored.result.shares)
+    found = next((dict(share) for share in shares if str(share.get("slot")) == slot), {})
     real = stored.result.label == Mode.MIG.value  # emulated ones and those of a CPU say so
-    found["mig_profile"] = (found.get("planned") or {}).get("mig_profile") if real else None
+    found["mig_profile"] = mapping(found.get("planned")).get("mig_profile") if real else None
     return found
 
 
@@ -120,16 +129,14 @@ def _server(
     served = _served(name, args, assumed)
     hardware, apart = _part(share, *device)
     own = share.get("memory_bytes") or slot.get("memory_bytes")
-    memory = min(float(own), hardware.memory_bytes) if own else hardware.memory_bytes
+    capped = isinstance(own, int | float) and 0 < own < hardware.memory_bytes
+    memory = float(own) if capped and own is not None else hardware.memory_bytes
     room = max(0.0, memory - served.weight_bytes)
-    sequences = args.get("max_num_seqs")
-    engine = share.get("engine")
-    claimed = share.get("kv_cache_tokens") or (
-        engine.get("kv_cache_tokens") if isinstance(engine, Mapping) else None
-    )
+    sequences, tenants = args.get("max_num_seqs"), slot.get("tenants")
+    claimed = share.get("kv_cache_tokens") or mapping(share.get("engine")).get("kv_cache_tokens")
     return ServerShare(
         name=str(slot.get("name")),
-        tenants=tuple(map(str, slot.get("tenants") or ())),
+        tenants=tuple(map(str, tenants)) if isinstance(tenants, list) else (),
         served=served,
         hardware=hardware,
         apart=apart,

@@ -7,14 +7,20 @@ left out: a request's first token and end can be stamped late, never early.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fairshare.analysis.arrays import Floats, Mask, Requests
-from fairshare.analysis.deployment import Deployment, ServerShare, UnknownLimitsError, deployment
+from fairshare.analysis.deployment import (
+    Deployment,
+    ServerShare,
+    UnknownLimitsError,
+    deployment,
+    mapping,
+)
 from fairshare.analysis.limits import (
     CONTEXT_BYTES,
     MARGIN,
@@ -90,9 +96,9 @@ def _of_any_device(result: CellResult, requests: Requests) -> Iterator[Violation
     if count := int((requests.cached_tokens > requests.prompt_tokens).sum()):
         text = f"{format_count(float(count))} requests had more prompt tokens cached than they had"
         yield Violation("cached tokens", None, text)
-    flying: Mapping[str, Any] = result.client.get("concurrency") or {}
+    flying = mapping(result.client.get("concurrency"))
     for name in requests.tenants:
-        asked = (flying.get(name) or {}).get("requested")
+        asked = mapping(flying.get(name)).get("requested")
         if isinstance(asked, int) and asked > 0:
             seen = _most_at_once(requests.of_tenant(name))
             if seen > asked:
@@ -329,5 +335,5 @@ def _number(text: Any) -> float:
 
 def _lag_s(result: CellResult) -> float:
     """By how much tokens may have been stamped late, so that they seem to belong to the window."""
-    lag = (result.client.get("loop_lag_ms") or {}).get("max")
+    lag = mapping(result.client.get("loop_lag_ms")).get("max")
     return float(lag) / 1000 if isinstance(lag, int | float) and lag > 0 else 0.0

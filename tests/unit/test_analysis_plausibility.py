@@ -206,6 +206,20 @@ def test_what_is_not_known_is_said(tmp_path: Path, config: dict[str, Any], why: 
     assert why in (found.unchecked or "")
 
 
+@pytest.mark.parametrize("nonsense", [None, 7, "text", ["a", 1], {"a": [None]}])
+def test_nonsense_in_a_cells_files_is_no_traceback(tmp_path: Path, nonsense: Any) -> None:
+    """Whatever stands where the configuration is looked for, the cell is analysed."""
+    names = ("device", "launcher", "plan")
+    for number, name in enumerate(names):
+        config = _config(**{name: nonsense})
+        told = {"shares": [{"slot": "s0", "planned": nonsense, "engine": nonsense}, {}]}
+        told["client"] = {"concurrency": nonsense, "loop_lag_ms": nonsense, "reasons": nonsense}
+        cell = _cell(tmp_path / str(number), config=config, told=told)
+        assert cell.tenants
+        built = build(tmp_path / str(number) / "out", figures=False)
+        assert built.report is not None
+
+
 def test_a_device_and_a_model_can_be_assumed(tmp_path: Path) -> None:
     """What the folder does not say can be named, and is held against that."""
     config = _config(device={}, plan={})
