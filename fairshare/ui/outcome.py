@@ -116,7 +116,8 @@ def _show_reservations(console: Console, built: BuiltAnalysis) -> None:
         console.print(Text(f"{BEST} best of its column, its interval clear of all others"))
     if any(cell.few for row in rows for cell in row.figures):
         what = "requests or interactions" if built.interactions else "requests"
-        console.print(Text(f"{FEW} P99 of fewer than 100 {what}: close to their maximum"))
+        few = f"{FEW} P99 of fewer than 100 {what}: close to their maximum; use a longer --window"
+        console.print(Text(few))
 
 
 def _show_impossible(console: Console, built: BuiltAnalysis) -> None:
