@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -15,6 +16,8 @@ _META = "fairshare.price_per_hour"
 
 
 def _remember(ctx: click.Context, _: click.Parameter, value: float | None) -> float | None:
+    if value is not None and math.isnan(value):
+        raise click.BadParameter("it is no number")
     ctx.meta[_META] = value
     return value
 
