@@ -15,6 +15,7 @@ from fairshare.records import CellKey, CellStatus, Mode
 from tests.browser import Page, browser, chromium
 from tests.results_factory import TWO_TENANTS, FakeTenant, add_cell, make_results
 
+pytestmark = pytest.mark.timeout(300)  # the figures of two pages are drawn first
 HOSTILE = (
     "<script>document.title='owned'</script>\"'><img src=x onerror=\"document.title='owned'\">"
     "<style>main{display:none}</style><a href=javascript:document.title='owned'>x</a>"
