@@ -21,6 +21,7 @@ from fairshare.runner.plan import RunPlan, plain
 from fairshare.runner.settings import Flags, Settings
 from fairshare.spec.launcher import DeviceKind
 from fairshare.spec.matrix import Matrix
+from fairshare.spec.search import KneeSearch
 from fairshare.units import format_bytes
 
 _GIB = 1024**3
@@ -55,10 +56,10 @@ def muster(matrix: Matrix, flags: Flags, directory: Path | None) -> Roster:
         SpecError: what was asked for is wrong, or cannot be spread.
         PreflightError: no device of the cluster can take part; says why not.
     """
-    if matrix.search is not None:
+    if isinstance(matrix.search, KneeSearch):
         raise SpecError(
-            "a search decides from cell to cell what comes next, on one device",
-            hint="leave out --on ray, or the search",
+            "a search for the knee decides from cell to cell what comes next, on one device",
+            hint="leave out --on ray, or --find-knee",
         )
     kind = kind_asked(matrix, flags) or kind_of_cluster()
     inputs = inputs_of(matrix, flags, kind)

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,14 @@ def gather(
         else {"name": launcher.engine.value, "version": engine_version},
         "environment": {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
     }
+
+
+def with_machines(now: Mapping[str, Any], earlier: object) -> dict[str, Any]:
+    """What is known now, with the machines that cells of earlier calls were measured on."""
+    machines = earlier.get("machines") if isinstance(earlier, Mapping) else None
+    if not isinstance(machines, Mapping):
+        return dict(now)
+    return {**now, "machines": {**machines, **now.get("machines", {})}}
 
 
 def _device(device: Device | None) -> dict[str, Any] | None:

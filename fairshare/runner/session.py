@@ -11,6 +11,7 @@ from typing import Any
 from fairshare.events import EventLog, Listener
 from fairshare.results import layout
 from fairshare.results.files import writing
+from fairshare.results.provenance import with_machines
 from fairshare.results.store import ResultStore
 from fairshare.runner.budget import Budget
 from fairshare.runner.conducting import conduct
@@ -147,7 +148,13 @@ def _store(
     store = ResultStore.open(directory)
     left, found = left_to_run(store, plan, hunt, choice, header["request"])
     renew(store, found)
-    store.save_matrix({**header, "starts": store.matrix.get("starts", [])})
+    store.save_matrix(
+        {
+            **header,
+            "starts": store.matrix.get("starts", []),
+            "provenance": with_machines(header["provenance"], store.matrix.get("provenance")),
+        }
+    )
     return store, left, found
 
 
