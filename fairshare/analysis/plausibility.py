@@ -305,6 +305,11 @@ def _of_memory(stored: StoredCell, deployed: Deployment) -> Iterator[Violation]:
             f"{gigabytes(needed)} of {gigabytes(capacity)} ({over(needed / capacity)})"
         )
         yield Violation("memory", None, text, needed / capacity)
+    seen = [mapping(share).get("used_bytes") for share in stored.result.shares]
+    used = sum(each for each in seen if isinstance(each, int | float))
+    if used > capacity * MARGIN and deployed.hardware.memory_bytes == capacity:
+        text = f"the servers hold {gigabytes(used)} of {gigabytes(capacity)} together"
+        yield Violation("memory", None, text, used / capacity)
     yield from _of_telemetry(stored, capacity)
 
 

@@ -158,6 +158,13 @@ def test_a_cache_must_fit_beside_the_weights(tmp_path: Path) -> None:
     assert "memory" in _checks(_cell(tmp_path, told={"shares": shares}))
 
 
+def test_servers_hold_no_more_than_there_is(tmp_path: Path) -> None:
+    """What the driver saw of all servers together is held against the device's memory."""
+    shares = [{"slot": name, "used_bytes": 90_000_000_000} for name in ("s0", "s1")]
+    assert _checks(_cell(tmp_path / "a", told={"shares": shares})) == {"memory"}
+    assert _checks(_cell(tmp_path / "b", told={"shares": shares[:1]})) == set()
+
+
 def test_a_mig_instance_has_its_own_bandwidth(tmp_path: Path) -> None:
     """What a whole GPU can do, one of its seventh parts cannot."""
     # 1.19 GB x 100 steps/s are 0.12 TB/s; a 1g slice of an A100-40 moves 0.19 TB/s, 0.4 ms a token
