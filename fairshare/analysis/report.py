@@ -76,36 +76,42 @@ def render(
     Raises:
         ResultsError: a figure cannot be read.
     """
-    views = _views(store, analysis)
-    parts = _parts(figures)
     whose = {name: None for answer in answers for name in answer.interactive}
     values = {
-        "name": analysis.name,
-        "device": _device(analysis),
-        "badges": _badges(analysis),
+        **_told(store, analysis),
         "tables": tables,
         "interactions": interactions,
         "policies": policies,
         "searched": searched,
-        "impossible": [cell for cell in analysis.measured if cell.plausibility.violations],
-        "unchecked": _unchecked(analysis),
-        "drifts": [drift for drift in drifts(analysis.cells) if drift.told],
         "answers": answers,
         "whose": ", ".join(whose) if len(whose) <= 8 else f"{len(whose)} of them",
         "matrices": matrices,
-        "parts": parts,
+        "parts": _parts(figures),
         "outcomes": outcomes,
         "worked": sum(outcome.worked for outcome in outcomes),
-        "views": views,
-        "anchors": {visible(view.cell.result.id): view.anchor for view in views},
-        "commands": server_commands(store),
-        "facts": list(_facts(analysis.matrix))[:_MOST_FACTS],
         "definitions": DEFINITIONS,
         "best": BEST,
         "few": FEW,
     }
     template = _environment().get_template("report.html.j2")
     return template.render(**values, contents=list(_contents(values)))
+
+
+def _told(store: ResultStore, analysis: Analysis) -> dict[str, object]:
+    """What the folder itself tells."""
+    views = _views(store, analysis)
+    return {
+        "name": analysis.name,
+        "device": _device(analysis),
+        "badges": _badges(analysis),
+        "impossible": [cell for cell in analysis.measured if cell.plausibility.violations],
+        "unchecked": _unchecked(analysis),
+        "drifts": [drift for drift in drifts(analysis.cells) if drift.told],
+        "views": views,
+        "anchors": {visible(view.cell.result.id): view.anchor for view in views},
+        "commands": server_commands(store),
+        "facts": list(_facts(analysis.matrix))[:_MOST_FACTS],
+    }
 
 
 def render_cell(view: CellView, name: str, figures: Sequence[Drawn]) -> str:
