@@ -63,12 +63,12 @@ class Deficits:
 
     def spend(self, tenant: str, cost: float) -> None:
         """It has got service, or pays back less."""
-        if tenant not in self._spent:
+        before = self._spent.get(tenant)
+        if before is None:
             self._saved[tenant] = self._saved.get(tenant, 0.0) - cost
             return
-        was_able = self._able(tenant)
-        self._spent[tenant] += cost
-        if cost < 0 or self._able(tenant) is not was_able:
+        self._spent[tenant] = after = before + cost
+        if cost < 0 or before < self._granted <= after:
             self._place(tenant)
 
     def next(self) -> str | None:
