@@ -23,6 +23,7 @@ TERMS: Mapping[str, Callable[[CellKey], object]] = {
     "policy": lambda key: key.policy,
     "scheduling": lambda key: None if key.scheduling is None else key.scheduling.value,
     "tenant": lambda key: key.tenant,
+    "shares": lambda key: key.shares,
     "load": lambda key: f"{key.load_scale:g}",
     "run": lambda key: key.repetition,
     "shares": lambda key: key.shares,
