@@ -14,6 +14,7 @@ import click
 
 from fairshare.cli.options import TEXT
 from fairshare.cli.results import FOLDER
+from fairshare.cli.searching import search_flags
 from fairshare.cli.sweeps import OUTPUT_DIR, sweep_flags
 from fairshare.cli.wishes import flags_of, matrix_of
 from fairshare.errors import ExitCode
@@ -65,6 +66,7 @@ class Asked:
 
 @click.command("predict")
 @sweep_flags
+@search_flags
 @OUTPUT_DIR
 @click.option("--no-report", is_flag=True, help="Leave out figures and page; build them later.")
 @click.option(
@@ -157,6 +159,7 @@ def _predict(
     from fairshare.runner.plan import make_plan
     from fairshare.runner.predict import predict, require_simulated
     from fairshare.runner.rerun import request_of
+    from fairshare.runner.search import check_search
     from fairshare.runner.session import default_output_dir
     from fairshare.runner.settings import settle
     from fairshare.ui.outcome import show_analysis
@@ -168,10 +171,12 @@ def _predict(
     require_simulated(settings)
     click.echo(f"device: {settings.device_reason}; in virtual time")
     directory = output_dir or default_output_dir(f"predicted-{matrix.name}")
+    plan = make_plan(settings)
+    check_search(settings, plan)
     before_s = time.monotonic()
     outcome = predict(
         settings,
-        make_plan(settings),
+        plan,
         directory,
         request=request_of(matrix, flags),
         constants=constants,
@@ -179,7 +184,7 @@ def _predict(
     took_s = time.monotonic() - before_s
     show_analysis(build(directory, figures=report, html=report))
     click.echo(f"{outcome.count(CellStatus.OK)} cells predicted in {took_s:.1f} s; in {directory}")
-    failed = outcome.count(CellStatus.FAILED) or not outcome.count(CellStatus.OK)
+    failed = outcome.went_wrong or not outcome.count(CellStatus.OK)
     sys.exit(ExitCode.SOME_CELLS_FAILED if failed else ExitCode.OK)
 
 

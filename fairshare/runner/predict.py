@@ -13,13 +13,14 @@ from fairshare.devices.constants import gpu_spec
 from fairshare.errors import SpecError
 from fairshare.records import CellResult, CellStatus, Mark, RequestRecord
 from fairshare.results.provenance import gather
-from fairshare.results.store import ResultStore
+from fairshare.results.store import ResultStore, StoredCell
 from fairshare.runner.account import Account
 from fairshare.runner.cell import blank_result
 from fairshare.runner.in_engine import terms_of
 from fairshare.runner.loads import concurrency_of, tenant_requests
 from fairshare.runner.outcome import Outcome
 from fairshare.runner.plan import Deployment, PlannedCell, RunPlan, plain
+from fairshare.runner.search import knee_hunt
 from fairshare.runner.settings import Settings
 from fairshare.scheduling.policies import policy_for
 from fairshare.scheduling.policy import SchedulingPolicy, Tenants
@@ -54,7 +55,7 @@ def predict(
     request: Mapping[str, Any],
     constants: Constants = PUBLISHED,
 ) -> Outcome:
-    """Simulate every cell of the plan into ``directory``.
+    """Simulate every cell of the plan into ``directory``; of a search, every cell that it asks for.
 
     Raises:
         SpecError: the plan is for another device than a simulated one.
@@ -68,13 +69,20 @@ def predict(
         result.reason = infeasible.reason
         _write(store, infeasible.cell, result, lambda sink: None)
         outcome.results.append(result)
+    hunt = knee_hunt(settings)
+    plan = plan if hunt is None else hunt.begin(plan, {})
     for deployment in plan.deployments:
-        for cell in deployment.cells:
+        left = list(deployment.cells)
+        while left:
+            cell = left.pop(0)
             result = blank_result(cell, settings, deployment.plan, CellStatus.OK)
             result.deployment = deployment.id
             result.marks = list(deployment.plan.marks)
-            _write(store, cell, result, _running(cell, deployment, settings, constants, result))
+            running = _running(cell, deployment, settings, constants, result)
+            stored = _write(store, cell, result, running)
             outcome.results.append(result)
+            left += [] if hunt is None else hunt.after(cell, stored)
+    outcome.overloaded = set() if hunt is None else hunt.overloaded
     return outcome
 
 
@@ -149,12 +157,12 @@ def _running(
 
 def _write(
     store: ResultStore, cell: PlannedCell, result: CellResult, run: Callable[[Sink], None]
-) -> None:
+) -> StoredCell:
     writer = store.begin_cell(cell.id)
     writer.write_config(plain(cell.definition))
     result.started_at = time.time()
     run(writer.append)
-    writer.finish(result)
+    return StoredCell(writer.finish(result), result)
 
 
 def _header(settings: Settings, plan: RunPlan, request: Mapping[str, Any]) -> dict[str, Any]:

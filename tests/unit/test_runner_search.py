@@ -18,6 +18,7 @@ from fairshare.records import (
 )
 from fairshare.results.store import ResultStore, StoredCell
 from fairshare.runner.plan import PlannedCell, RunPlan, make_plan
+from fairshare.runner.predict import predict
 from fairshare.runner.search import KneeHunt, check_search, knee_hunt
 from fairshare.runner.settings import Flags, Settings, settle
 from fairshare.spec.matrix import Matrix
@@ -181,3 +182,13 @@ def test_what_broke_is_no_evidence(tmp_path: Path, store: ResultStore) -> None:
     _run(resumed, resumed.begin(make_plan(settings), done), store)
     (knee,) = knees(store.cells(), KneeSearch(), 5)
     assert knee.says.startswith("failed at x1")
+
+
+def test_a_search_can_be_predicted(tmp_path: Path) -> None:
+    """In virtual time the simulated servers are asked as the real ones would be."""
+    hopeless = ("chat", CLOSED, "{ttft_s: 0.000000001}")
+    settings = _settle(tmp_path, hopeless, modes=["logical"], concurrency=[2], window_s=1)
+    outcome = predict(settings, make_plan(settings), tmp_path / "out", request={})
+    assert [result.key.concurrency for result in outcome.results] == [2, 2, 1, 1]
+    (knee,) = knees(ResultStore.open(tmp_path / "out").cells(), KneeSearch(), 5)
+    assert knee.says == "missed even at 1 in flight, the lowest tried"
