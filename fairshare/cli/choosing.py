@@ -20,7 +20,7 @@ _AGAIN = {
 }
 _SELECTORS = {
     "--only": "Just the cells that match: a glob on their names, or terms such as "
-    "mode=mps,run=1 (scenario mode concurrency policy scheduling tenant load run).",
+    "mode=mps,run=1 (scenario mode concurrency policy scheduling tenant shares load run).",
     "--exclude": "All but the cells that match; the same patterns.",
 }
 

@@ -187,6 +187,12 @@ def device_flags(command: F) -> F:
                 help="Length of the driver's time slices, put back at the end.",
             ),
             click.option(
+                "--lock-clocks",
+                type=TEXT,
+                metavar="MHZ|MIN,MAX",
+                help="Lock the GPU's clocks while servers run (with --allow-gpu-changes).",
+            ),
+            click.option(
                 "--allow-gpu-changes",
                 is_flag=True,
                 help="Allow real MIG, --timeslice-policy and --lock-clocks: what is changed is "
@@ -280,12 +286,6 @@ def night_flags(command: F) -> F:
                 metavar="N",
                 help="Leave the rest of a deployment's cells out after N failures alike in a row "
                 "(default: 3; 0: never).",
-            ),
-            click.option(
-                "--lock-clocks",
-                type=TEXT,
-                metavar="MHZ|MIN,MAX",
-                help="Lock the GPU's clocks while servers run (with --allow-gpu-changes).",
             ),
         ]
     ):

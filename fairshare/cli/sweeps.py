@@ -67,6 +67,7 @@ _DEFINED_BY_THE_CELL = (
     "mig_layout",
     "mps_partitioning",
     "timeslice_policy",
+    "lock_clocks",
     "policy",
     "scheduling",
     "gateway_window",

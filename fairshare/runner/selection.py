@@ -26,7 +26,6 @@ TERMS: Mapping[str, Callable[[CellKey], object]] = {
     "shares": lambda key: key.shares,
     "load": lambda key: f"{key.load_scale:g}",
     "run": lambda key: key.repetition,
-    "shares": lambda key: key.shares,
 }
 
 
