@@ -9,6 +9,8 @@ import pytest
 from fairshare.errors import SpecError
 from fairshare.records import Mode
 from fairshare.runner.plan import RunPlan, make_plan
+from fairshare.runner.predict import predict
+from fairshare.runner.rerun import replay, request_of
 from fairshare.runner.settings import Flags, settle
 from fairshare.runner.splits import check_step, splits
 from fairshare.spec.loading import validate
@@ -85,3 +87,24 @@ def test_splits_have_the_same_requests(tmp_path: Path) -> None:
     plan = _plan(tmp_path, "virtual:h200", modes=["mps"], num_runs=2)
     seeds = {(cell.key.repetition, cell.seed, cell.contents_seed) for cell in plan.cells}
     assert len(seeds) == 2
+
+
+def test_a_cell_of_a_sweep_over_shares_can_be_run_again(tmp_path: Path) -> None:
+    """Alone it has the shares that it had among the others; nothing is swept anew."""
+    path = tmp_path / "s.yaml"
+    path.write_text(
+        "name: s\ntiming: {warmup_s: 0, window_s: 1, drain_s: 5}\ntenants:\n"
+        + "".join(TENANT.format(name=name) for name in ("a", "b"))
+    )
+    search = {"kind": "shares", "step": 25}
+    matrix = validate(
+        {"name": "m", "scenarios": [str(path)], "modes": ["mps"], "search": search}, Matrix
+    )
+    flags = Flags(device="virtual:h200")
+    settings = settle(matrix, flags)
+    folder = tmp_path / "out"
+    predict(settings, make_plan(settings), folder, request=request_of(matrix, flags))
+    _, plan, _ = replay(folder, "s_mps_25-75_c1_r1", Flags())
+    ((cell,),) = ([*deployment.cells] for deployment in plan.deployments)
+    assert [tenant.share for tenant in cell.tenants] == [0.25, 0.75]
+    assert [slot.compute_fraction for slot in plan.deployments[0].plan.slots] == [0.25, 0.75]
