@@ -126,8 +126,11 @@ def _show_impossible(console: Console, built: BuiltAnalysis) -> None:
     if not found:
         return
     console.print(Text("impossible figures:", style="bold red"))
+    shown = None
     for cell, violation in found[:_MOST_VIOLATIONS]:
-        console.print(Text(f"  {visible(cell.result.id)}"))
+        if cell is not shown:
+            console.print(Text(f"  {visible(cell.result.id)}"))
+            shown = cell
         console.print(Text(f"      {visible(str(violation))}"), soft_wrap=True)
     if (more := len(found) - _MOST_VIOLATIONS) > 0:
         console.print(Text(f"  and {more} more (summary.json has them all)"))
