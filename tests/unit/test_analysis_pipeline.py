@@ -74,11 +74,11 @@ def built(folder: Path) -> BuiltAnalysis:
     return build(folder, figures=True, html=True)
 
 
-def test_every_figure_exists_in_both_formats(built: BuiltAnalysis, folder: Path) -> None:
-    """Each figure is a PNG with contents and a well-formed SVG."""
+def test_every_figure_exists_in_all_formats(built: BuiltAnalysis, folder: Path) -> None:
+    """Each figure is a PNG with contents, a well-formed SVG and a PDF."""
     kinds = {path.name.split("_")[0] for path in built.figures}
     assert kinds == {
-        "throughput", "tail-latency", "latency-ecdf", "fairness", "slowdown", "resources",
+        "throughput", "tail-latency", "latency-ecdf", "fairness", "slowdown", "resources", "gpu",
         "service", "fairness-over-time", "response-time", "trade-off", "aggressors",
     }  # fmt: skip
     for path in built.figures:
@@ -88,7 +88,7 @@ def test_every_figure_exists_in_both_formats(built: BuiltAnalysis, folder: Path)
         svg = ET.parse(path.with_suffix(".svg")).getroot()  # noqa: S314
         words = " ".join("".join(node.itertext()) for node in svg.iter())
         assert "measured on cpu" in words
-    assert len(list((folder / "analysis" / "figures").iterdir())) == 2 * len(built.figures)
+    assert len(list((folder / "analysis" / "figures").iterdir())) == 3 * len(built.figures)
 
 
 def test_rebuilding_gives_the_same_bytes(built: BuiltAnalysis, folder: Path) -> None:
@@ -98,7 +98,7 @@ def test_rebuilding_gives_the_same_bytes(built: BuiltAnalysis, folder: Path) -> 
     build(folder, figures=True, html=True)
     changed = [path.name for path in paths if path.read_bytes() != before[path]]
     assert changed == []
-    assert len(before) == 3 + 2 * len(built.figures)
+    assert len(before) == 3 + 3 * len(built.figures)
 
 
 def test_the_table_has_every_mode_and_tenant(built: BuiltAnalysis) -> None:
@@ -314,5 +314,5 @@ def test_build_stays_a_function_after_its_first_call(built: BuiltAnalysis, folde
 
 def test_gpu_samples_are_drawn_and_gaps_stay_gaps(built: BuiltAnalysis) -> None:
     """Where a GPU was sampled its use is shown, empty values left out."""
-    (path,) = (path for path in built.figures if path.name.startswith("resources"))
+    (path,) = (path for path in built.figures if path.name.startswith("gpu_"))
     assert "GPU utilisation (%)" in path.with_suffix(".svg").read_text()
