@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -185,6 +186,14 @@ def distinct(labels: Sequence[str]) -> tuple[list[str], str]:
 
 def save(figure: Figure, drawn: Drawn) -> Drawn:
     """Write PNG, SVG and PDF with title and provenance; equal figures give equal bytes."""
+    with warnings.catch_warnings():
+        # A name in another script is drawn as boxes; the tables have it as it is.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        _save(figure, drawn)
+    return drawn
+
+
+def _save(figure: Figure, drawn: Drawn) -> None:
     figure.suptitle(short(drawn.title, 80), fontsize=11.5, fontweight="bold", x=0.01, ha="left")
     origin = "; ".join((*drawn.provenance, *drawn.marks))
     figure.supxlabel(short(origin, 110), fontsize=8, color="0.35", x=0.01, ha="left")
@@ -202,7 +211,6 @@ def save(figure: Figure, drawn: Drawn) -> Drawn:
             temporary = path.with_name(f".{path.name}")
             figure.savefig(temporary, format=path.suffix[1:], metadata=metadata)
             temporary.replace(path)
-    return drawn
 
 
 def remove_old(folder: Path) -> None:
