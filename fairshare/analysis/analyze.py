@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fairshare.analysis.arrays import Requests, columns
+from fairshare.analysis.arrays import Requests, gathered
 from fairshare.analysis.bounds import service_bound
 from fairshare.analysis.decisions import read_decisions
 from fairshare.analysis.fairness import fairness_over_time, with_tenants
@@ -83,7 +83,7 @@ def cell_requests(stored: StoredCell) -> tuple[Requests, list[Mapping[str, Any]]
     A tenant that only the records know is taken as closed-loop and without limits.
     """
     known = {tenant["name"]: tenant for tenant in stored.result.tenants}
-    requests = columns(stored.records(), tuple(known))
+    requests = gathered(stored.columns(), tuple(known))
     return requests, [known.get(name, {"name": name}) for name in requests.tenants]
 
 

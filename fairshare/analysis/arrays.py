@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from operator import attrgetter
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fairshare.records import ErrorKind, Phase, RequestRecord
+from fairshare.results.reading import Columns, by_field
 from fairshare.units import NS_PER_S
 
 Floats = NDArray[np.float64]
@@ -102,50 +102,68 @@ class Requests:
 
 def columns(records: Iterable[RequestRecord], tenants: Sequence[str] = ()) -> Requests:
     """The columns of ``records``; ``tenants`` fixes the order and may name silent ones."""
+    return gathered([by_field(records)], tenants)
+
+
+def gathered(parts: Iterable[Columns], tenants: Sequence[str] = ()) -> Requests:
+    """The columns of requests that come many at a time, as :meth:`StoredCell.columns` gives them.
+
+    ``tenants`` fixes the order and may name silent ones.
+    """
     names = {name: number for number, name in enumerate(tenants)}
     apps: dict[str, int] = {}
     interactions: dict[tuple[str, str], int] = {}
-    whole = {name: array("q") for name in (*_WHOLE, "chunk_from")}
-    whole["chunk_from"].append(0)
-    floats = {name: array("d") for name in _SOURCES}
-    chunk_ns, chunk_tokens = array("q"), array("q")
-    nan = float("nan")
-    for record in records:
-        whole["tenant"].append(names.setdefault(record.tenant, len(names)))
-        whole["phase"].append(_PHASES[record.phase])
-        whole["error"].append(_ERRORS[record.error])
-        app, place = record.app, record.interaction and (record.tenant, record.interaction)
-        whole["app"].append(apps.setdefault(app, len(apps)) if app else -1)
-        whole["interaction"].append(
-            interactions.setdefault(place, len(interactions)) if place else -1
-        )
-        whole["call"].append(record.call or 0)
-        whole["calls"].append(record.calls or 0)
-        whole["round"].append(-1 if record.round is None else record.round)
-        for column, value in zip(floats.values(), _sources(record), strict=True):
-            column.append(nan if value is None else value)
-        chunk_ns.extend(record.chunk_ns)
-        chunk_tokens.extend(record.chunk_tokens)
-        whole["chunk_from"].append(len(chunk_ns))
-    made: dict[str, Any] = {name: np.array(column, np.int64) for name, column in whole.items()}
-    for name, column in floats.items():
-        made[name] = np.array(column, np.float64)
-        if name.endswith("_s"):
-            made[name] /= NS_PER_S
-    tokens = np.array(chunk_tokens, np.float64)
-    counted = _counted(tokens, made["chunk_from"])
+    found: dict[str, list[Floats | Ints]] = {}
+    for part in chain([by_field(())], parts):  # so that no request at all has its columns too
+        for name, column in _arrays(part, names, apps, interactions).items():
+            found.setdefault(name, []).append(column)
+    made: dict[str, Any] = {name: np.concatenate(each) for name, each in found.items()}
+    tokens = made.pop("chunk_tokens")
+    chunk_from = np.concatenate(([0], np.cumsum(made.pop("chunks"))))
+    counted = _counted(tokens, chunk_from)
     return Requests(
         tenants=tuple(names),
         apps=tuple(apps),
-        chunk_s=np.array(chunk_ns, np.int64) / NS_PER_S,
-        chunk_tokens=_exact_tokens(tokens, counted, made["chunk_from"], made["output_tokens"]),
+        chunk_from=chunk_from,
+        chunk_tokens=_exact_tokens(tokens, counted, chunk_from, made["output_tokens"]),
         counted_tokens=counted,
         **made,
     )
 
 
+def _arrays(
+    part: Columns,
+    names: dict[str, int],
+    apps: dict[str, int],
+    interactions: dict[tuple[str, str], int],
+) -> dict[str, Floats | Ints]:
+    """The numbers of some requests; new names are added to ``names`` and the others."""
+    places = zip(part["tenant"], part["interaction"], strict=True)
+    whole = {
+        "tenant": [names.setdefault(name, len(names)) for name in part["tenant"]],
+        "phase": [_PHASES[phase] for phase in part["phase"]],
+        "error": [_ERRORS[error] for error in part["error"]],
+        "app": [apps.setdefault(app, len(apps)) if app else -1 for app in part["app"]],
+        "interaction": [
+            interactions.setdefault(place, len(interactions)) if place[1] else -1
+            for place in places
+        ],
+        "call": [call or 0 for call in part["call"]],
+        "calls": [calls or 0 for calls in part["calls"]],
+        "round": [-1 if number is None else number for number in part["round"]],
+        "chunks": [len(chunks) for chunks in part["chunk_ns"]],
+    }
+    made: dict[str, Floats | Ints] = {n: np.array(column, np.int64) for n, column in whole.items()}
+    for name, source in _SOURCES.items():
+        numbers = np.array(part[source], np.float64)  # None becomes NaN
+        made[name] = numbers / NS_PER_S if name.endswith("_s") else numbers
+    count = int(made["chunks"].sum())
+    flat = (chain.from_iterable(part[name]) for name in ("chunk_ns", "chunk_tokens"))
+    arrived, tokens = (np.fromiter(numbers, np.int64, count) for numbers in flat)
+    return made | {"chunk_s": arrived / NS_PER_S, "chunk_tokens": tokens.astype(np.float64)}
+
+
 _NOT_PER_REQUEST = frozenset({"tenants", "apps", "chunk_from", "chunk_s", "chunk_tokens"})
-_WHOLE = ("tenant", "phase", "error", "app", "interaction", "call", "calls", "round")
 _SOURCES = {
     "intended_s": "intended_ns",
     "sent_s": "sent_ns",
@@ -156,7 +174,6 @@ _SOURCES = {
     "output_tokens": "output_tokens",
     "empty_chunks": "empty_chunks",
 }
-_sources = attrgetter(*_SOURCES.values())
 
 
 def _counted(chunk_tokens: Floats, chunk_from: Ints) -> Floats:

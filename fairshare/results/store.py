@@ -16,7 +16,7 @@ from fairshare.records import FORMAT_VERSION, CellResult, RequestRecord
 from fairshare.results import layout
 from fairshare.results.files import read_bytes, write_atomic, writing
 from fairshare.results.packed import stored
-from fairshare.results.reading import read_records
+from fairshare.results.reading import Columns, read_columns, read_records
 from fairshare.results.writer import CellWriter
 
 # What readers of matrix.json rely on; the rest of it is shown and not worked with.
@@ -47,10 +47,17 @@ class StoredCell:
         Raises:
             ResultsError: a damaged line, with file and line; a complete cell without the file.
         """
+        return read_records(self._requests(), complete=self.complete)
+
+    def columns(self) -> Iterator[Columns]:
+        """The same requests by field, many at a time. Raises as :meth:`records`."""
+        return read_columns(self._requests(), complete=self.complete)
+
+    def _requests(self) -> Path:
         path = self.dir / layout.REQUESTS
         if self.complete and stored(path) is None:  # written empty, if need be, by every cell
             raise ResultsError("damaged: the file is missing", where=Location(path))
-        return read_records(path, complete=self.complete)
+        return path
 
 
 class ResultStore:
