@@ -111,6 +111,16 @@ def test_one_run_with_intervals_can_be_clear_and_stays_weak() -> None:
     assert line.badges == ("weak evidence",)
 
 
+def test_who_refuses_requests_has_no_tail_to_win_with() -> None:
+    """A short P99 of the half that was answered is not ranked; the throughput is."""
+    quick = _cell(Mode.MPS, 200, tail_s=0.01)
+    half = tuple(replace(row, completion_rate=0.5) for row in quick.tenants)
+    cells = [replace(quick, tenants=half), _cell(Mode.LOGICAL, 100)]
+    assert _line(cells, "Interactive tail latency").answer == "logical"
+    assert _line(cells, "Throughput").answer == "perhaps mps"
+    assert _line(cells[:1], "Interactive tail latency").state is State.MISSING
+
+
 def test_figures_of_different_origin_are_never_ranked_together() -> None:
     """What was emulated has a line of its own and beats nothing that was measured."""
     cells = [
