@@ -33,6 +33,7 @@ from fairshare.records import (
     Mark,
     Mode,
     Provenance,
+    Scheduling,
 )
 from fairshare.results import ResultStore, layout
 
@@ -40,19 +41,26 @@ S = 1_000_000_000
 WINDOW_S = 60.0
 NOTE = "synthetic: made by benchmarks/analysis.py from random numbers"
 MODES = {Mode.LOGICAL: 1.4, Mode.TIMESLICE: 2.1, Mode.MPS: 1.6, Mode.MIG: 1.9}
-LEVELS = (1, 2, 4, 8, 16)
+RIVALS = [*((mode, None) for mode in MODES), (Mode.LOGICAL, Scheduling.GATEWAY)]
+LEVELS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
 TENANTS = ("chat", "batch")
 REPETITIONS = 10
 
 
-def keys() -> Iterator[CellKey]:
-    """Cells of ever more scenarios, without end."""
-    for number in itertools.count(1):
-        for mode, level, repetition in itertools.product(MODES, LEVELS, range(1, REPETITIONS + 1)):
-            yield CellKey(f"synthetic-{number}", mode, level, repetition)
+def keys(scenarios: int) -> Iterator[CellKey]:
+    """Cells of so many scenarios, each with all modes, levels and repetitions; then of more."""
+    for first in itertools.count(1, scenarios):
+        for repetition, level, (mode, place), number in itertools.product(
+            range(1, REPETITIONS + 1), LEVELS, RIVALS, range(first, first + scenarios)
+        ):
+            policy = "fcfs" if place is None else "vtc"
+            name = f"synthetic-{number}"
+            yield CellKey(name, mode, level, repetition, policy=policy, scheduling=place)
 
 
-def make_folder(directory: Path, cells: int, requests: int, chunks: int) -> None:
+def make_folder(
+    directory: Path, cells: int, requests: int, chunks: int, scenarios: int = 2
+) -> None:
     """A result folder of random requests.
 
     Raises:
@@ -61,7 +69,7 @@ def make_folder(directory: Path, cells: int, requests: int, chunks: int) -> None
     if "results" in directory.resolve().parts:
         raise FairshareError(f"{directory} lies below results/, where nothing synthetic belongs")
     store = ResultStore.create(directory, {"name": "synthetic", "provenance": {"note": NOTE}})
-    for key in itertools.islice(keys(), cells):
+    for key in itertools.islice(keys(scenarios), cells):
         make_cell(store, key, requests, chunks)
 
 
@@ -179,6 +187,7 @@ def main() -> None:
     parser.add_argument("--cells", type=int, nargs="+", default=[125, 250, 500, 1000])
     parser.add_argument("--requests", type=int, default=1000, help="in each cell")
     parser.add_argument("--chunks", type=int, default=64, help="in each request")
+    parser.add_argument("--scenarios", type=int, default=2, help="each has figures of its own")
     parser.add_argument("--command", default="report", choices=("analyze", "plot", "report"))
     parser.add_argument("--folder", type=Path, help="where to make them (default: a temporary one)")
     parser.add_argument("--keep", action="store_true", help="and use those that are there already")
@@ -193,7 +202,7 @@ def main() -> None:
         for cells in asked.cells:
             directory = base / f"cells-{cells}"
             if not (asked.keep and directory.exists()):
-                make_folder(directory, cells, asked.requests, asked.chunks)
+                make_folder(directory, cells, asked.requests, asked.chunks, asked.scenarios)
             found = measure(directory, asked.command)
             print(
                 f"| {cells:,} | {cells * asked.requests:,} | {found.seconds:.1f} | "

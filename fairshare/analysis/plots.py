@@ -25,7 +25,7 @@ from fairshare.analysis.workers import side_by_side
 from fairshare.results import ResultStore
 from fairshare.results.layout import cell_folder
 
-_WORTH_PROCESSES = 3  # subjects: fewer are drawn sooner than processes have started
+_WORTH_PROCESSES = 2  # subjects: each takes ten seconds, and a process one to start
 _MOST_CELLS = 6  # columns of the timeline
 
 

@@ -15,6 +15,7 @@ CONFIDENCE = 0.95
 ENOUGH_FOR_P99 = 100  # below, the P99 is the largest value or close to it
 _SEED = 20240217
 _RESAMPLES = 200
+_SORTED_SOONER = 600
 _AT_ONCE = 1_000_000  # values that are resampled in one array
 _ENOUGH_FOR_CORRELATION = 20
 _LONGEST_LAG = 1000
@@ -139,6 +140,8 @@ def _bootstrap(values: Floats, percents: Sequence[float]) -> list[tuple[float, f
         part = drawn[first : first + together]
         starts = random.integers(0, count, size=(len(part), blocks))
         resampled = block_from[starts].reshape(len(part), -1)[:, :count]
+        if count <= _SORTED_SOONER:  # than its order statistics are found
+            resampled.sort(axis=1)
         part[:] = np.percentile(resampled, percents, axis=1, overwrite_input=True).T
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.percentile(drawn, [tail, 100 - tail], axis=0)

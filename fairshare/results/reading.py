@@ -68,7 +68,7 @@ def _each(
 
 
 def read_columns(path: Path, *, complete: bool) -> Iterator[Columns]:
-    """The same records, a thousand at a time and by field, which is three times as quick.
+    """The same records, a thousand at a time and by field, which takes a quarter less time.
 
     Raises:
         ResultsError: a damaged line, with file and line.
