@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from fairshare.virtual.physics import Constants
 
 Floats = NDArray[np.float64]
-_ROUNDS = 12
-_STEP = 0.02  # relative change of a constant by which its effect is found
+_ROUNDS = 8
+_STEP = 0.05  # relative change of a constant by which its effect is found
 _LARGEST_CHANGE = 0.5  # in one round, of a constant's logarithm
 _EFFICIENCY = (0.05, 1.0)
 

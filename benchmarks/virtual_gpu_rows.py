@@ -7,9 +7,10 @@ where they lie. Which rows were fitted is written in ``virtual-gpu-split.yaml`` 
 from __future__ import annotations
 
 import csv
+import random
 import statistics
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from fairshare.virtual.contention import Alone, Contended, Partition, TimeSlices
 from fairshare.virtual.course import Lane
 from fairshare.virtual.deployed import GpuFigures
 from fairshare.virtual.engine import Engine, Limits, Sequence
+from fairshare.virtual.front_end import SCATTER
 from fairshare.virtual.models import virtual_model
 from fairshare.virtual.physics import Constants, Costs, drawable_bandwidth
 from fairshare.virtual.prefixes import BLOCK_TOKENS
@@ -34,6 +36,9 @@ CONCURRENCIES = (1, 2, 4, 8, 16, 32)
 PROMPT, OUTPUT, BATCHED_TOKENS, SEQUENCES = 2048, 256, 2048, 256
 # Tokens of KV cache of one engine: visible memory x utilization - weights - 1.6 GB (assumed).
 KV_TOKENS = {"exclusive": 179_000, "timeslice": 55_900, "mps": 49_600}
+
+YOLOS_ALONE_S = 0.088
+RUNS = 4  # of the experiment, with other chances; figures are their means
 
 Row = tuple[str, int]
 """A mode and the requests in flight at each model."""
@@ -75,6 +80,16 @@ def laws() -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def shared_by_three() -> float:
+    """What time slices cost three pods of a vision model, over three times one alone."""
+    times = {
+        row["requests_per_gpu"]: float(row["value"])
+        for row in laws()
+        if row["model"] == "YOLOS-small" and row["mode"] in ("timeslice", "exclusive")
+    }
+    return times["3"] / (3 * YOLOS_ALONE_S)
+
+
 def splits() -> dict[str, list[Row]]:
     """The rows that are fitted in each split; all others are held out."""
     text = yaml.safe_load(SPLIT.read_text(encoding="utf-8"))
@@ -84,10 +99,16 @@ def splits() -> dict[str, list[Row]]:
     }
 
 
-def not_reproducible() -> dict[Row, str]:
-    """Rows of which a figure cannot be reproduced, and why."""
+def warm() -> dict[Row, str]:
+    """Rows that were measured on a prefix cache with some of the prompts in it, and the signs."""
     text = yaml.safe_load(SPLIT.read_text(encoding="utf-8"))
     return {(each["mode"], each["concurrency"]): each["why"].strip() for each in text["warm"]}
+
+
+def undetermined() -> set[Row]:
+    """Those of them whose median TTFT lies between two modes: nothing can be fitted to it."""
+    text = yaml.safe_load(SPLIT.read_text(encoding="utf-8"))
+    return {(w["mode"], w["concurrency"]) for w in text["warm"] if w.get("half")}
 
 
 def other_reasons() -> list[str]:
@@ -98,28 +119,38 @@ def other_reasons() -> list[str]:
 
 def simulated(constants: Constants) -> dict[Row, Figures]:
     """All rows of the experiment, the points of each mode in order, as they were measured."""
-    return {
-        (mode, concurrency): figures
-        for mode in KV_TOKENS
-        for concurrency, figures in _sweep(mode, constants)
-    }
+    runs = [
+        {
+            (mode, concurrency): figures
+            for mode in KV_TOKENS
+            for concurrency, figures in _sweep(mode, constants, random.Random(run))
+        }
+        for run in range(RUNS)
+    ]
+    return {row: _mean([run[row] for run in runs]) for row in runs[0]}
 
 
-def _sweep(mode: str, constants: Constants) -> Iterator[tuple[int, Figures]]:
+def _mean(figures: list[Figures]) -> Figures:
+    return Figures(
+        *(statistics.mean(values) for values in zip(*map(astuple, figures), strict=True))
+    )
+
+
+def _sweep(mode: str, constants: Constants, rng: random.Random) -> Iterator[tuple[int, Figures]]:
     """One mode: engines that go on from point to point, and so keep their prefix caches."""
     clock = Clock()
     servers = _servers(mode, clock, constants)
     for concurrency in CONCURRENCIES:
         count = max(40, 10 * concurrency)  # 680 in all, as the page says
-        start_s, done = clock.now_s, list[Flight]()
+        start_s, done = clock.now_s, list[_Answered]()
         for number, server in enumerate(servers):
-            client = _Client(server, number, count, done)
+            client = _Client(clock, server, number, count, done, constants.front_end_s, rng)
             for _ in range(concurrency):
                 client.send()
         wanted = count * len(servers)
         clock.run(until=partial(_all_done, done, wanted))
-        ttft = [(f.first_token_s or 0.0) - f.sent_s for f in done]
-        itl = [((f.end_s or 0.0) - (f.first_token_s or 0.0)) / (OUTPUT - 1) for f in done]
+        ttft = [answered.ttft_s for answered in done]
+        itl = [answered.decoding_s / (OUTPUT - 1) for answered in done]
         yield (
             concurrency,
             Figures(
@@ -130,18 +161,32 @@ def _sweep(mode: str, constants: Constants) -> Iterator[tuple[int, Figures]]:
         )
 
 
-def _all_done(done: list[Flight], wanted: int) -> bool:
+def _all_done(done: list[_Answered], wanted: int) -> bool:
     return len(done) == wanted
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """Seconds from a request to its first token, and from there to its last."""
+
+    ttft_s: float
+    decoding_s: float
 
 
 @dataclass(slots=True)
 class _Client:
-    """Asks one model for one prompt after the other, the same ones in the same order each time."""
+    """Asks one model for one prompt after the other, the same ones in the same order each time.
 
+    What passes before a request is at the engine is the client's business here.
+    """
+
+    clock: Clock
     server: SimulatedServer
     number: int
     count: int
-    done: list[Flight]
+    done: list[_Answered]
+    front_end_s: float
+    rng: random.Random
     asked: int = 0
 
     def send(self) -> None:
@@ -152,10 +197,17 @@ class _Client:
         prefix = tuple(range(first, first + blocks))
         name = f"{self.number}-{self.asked}"
         self.asked += 1
-        self.server.submit(Flight(Sequence(name, "", PROMPT, OUTPUT, prefix=prefix), self._ended))
+        begun_s = self.clock.now_s
+        passes_s = self.front_end_s * self.rng.uniform(1 - SCATTER, 1 + SCATTER)
+        sequence = Sequence(name, "", PROMPT, OUTPUT, prefix=prefix)
+        flight = Flight(sequence, partial(self._ended, begun_s))
+        self.clock.at(begun_s + passes_s, self.server.submit, flight)
 
-    def _ended(self, flight: Flight) -> None:
-        self.done.append(flight)
+    def _ended(self, begun_s: float, flight: Flight) -> None:
+        assert flight.first_token_s is not None and flight.end_s is not None
+        self.done.append(
+            _Answered(flight.first_token_s - begun_s, flight.end_s - flight.first_token_s)
+        )
         self.send()
 
 
@@ -176,7 +228,7 @@ def _servers(mode: str, clock: Clock, constants: Constants) -> list[SimulatedSer
             Engine(Limits(SEQUENCES, BATCHED_TOKENS, KV_TOKENS[mode] // BLOCK_TOKENS)),
             lane,
             rule,
-            front_end_s=constants.front_end_s,
+            front_end_s=0.0,
             keep_token_times=False,
         )
         for _ in range(1 if mode == "exclusive" else 2)

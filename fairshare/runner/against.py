@@ -22,6 +22,13 @@ _NO_GPU = {
     Provenance.MEASURED_ON_CPU: "measured on cpu: only GPUs are simulated",
 }
 
+_INTERVALS = {
+    "output tok/s": "output_tokens_per_s",
+    "TTFT P50": "ttft_p50_s",
+    "TPOT P50": "tpot_p50_s",
+    "E2E P50": "e2e_p50_s",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Compared:
@@ -36,11 +43,18 @@ class Compared:
     """Of what stands as measured: it may have been simulated itself."""
     unvalidated: bool
     """Whether the prediction rests on what was never compared with a real device."""
+    interval: tuple[float, float] | None = None
+    """Where the measured figure lies with 95 % confidence, by its own run."""
 
     @property
     def error(self) -> float:
         """Predicted over measured, less one."""
         return self.predicted / self.measured - 1
+
+    @property
+    def within(self) -> bool:
+        """Whether the measurement cannot tell the prediction from itself."""
+        return self.interval is not None and self.interval[0] <= self.predicted <= self.interval[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +158,13 @@ def _compare(measured: CellAnalysis, predicted: CellAnalysis) -> Iterator[Compar
                     predicted=now,
                     provenance=measured.result.provenance,
                     unvalidated=Mark.UNVALIDATED in predicted.marks,
+                    interval=_interval(metrics, figure),
                 )
+
+
+def _interval(metrics: TenantMetrics, figure: str) -> tuple[float, float] | None:
+    found = metrics.intervals.get(_INTERVALS[figure])
+    return None if found is None else (found.low, found.high)
 
 
 def _figures(metrics: TenantMetrics) -> dict[str, float | None]:

@@ -86,4 +86,10 @@ def _means(figures: Sequence[str], compared: Sequence[Compared]) -> str:
         parts.append(
             f"{figure} {100 * statistics.mean(errors):.1f} % (at most {100 * max(errors):.1f} %)"
         )
+    known = [each for each in compared if each.interval is not None]
+    if known:
+        parts.append(
+            f"{sum(each.within for each in known)} of {len(known)} figures within the 95 % "
+            "interval of what they are held against"
+        )
     return ", ".join(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from statistics import median
 
 import orjson
@@ -86,6 +87,7 @@ def test_calibration_is_kept_and_used_and_predictions_stand_beside_what_was_meas
     plain = workplace.run("predict", "--against", "run", "--output-dir", "plain")
     assert plain.returncode == ExitCode.OK, plain.stdout
     assert "mean absolute error: output tok/s 0.0 % (at most 0.0 %)" in plain.stdout
+    assert re.search(r"([1-9]\d*) of \1 figures within the 95 % interval", plain.stdout)
     used = workplace.run(
         *("predict", "--against", "run", "--calibration", "run", "--output-dir", "used")
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fairshare.records import CellKey, CellStatus, Mode
-from fairshare.runner.against import predict_against
+import pytest
+
+from fairshare.records import CellKey, CellStatus, Mode, Provenance
+from fairshare.runner.against import Compared, predict_against
 from fairshare.virtual.physics import PUBLISHED
 from tests.results_factory import TWO_TENANTS, add_cell, make_results
 
@@ -27,3 +29,15 @@ def test_cells_that_cannot_be_predicted_are_named_with_the_reason(tmp_path: Path
         ("never-run", "not measured yet"),
     }
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("interval", "within"), [((0.9, 1.2), True), ((0.9, 1.05), False), (None, False)]
+)
+def test_a_prediction_within_the_interval_is_no_error_that_was_seen(
+    interval: tuple[float, float] | None, within: bool
+) -> None:
+    """Where the measurement itself is no surer, a difference says nothing."""
+    one = Compared("c", "t", "TTFT P50", 1.0, 1.1, Provenance.MEASURED, False, interval)
+    assert one.within is within
+    assert one.error == pytest.approx(0.1)
