@@ -66,9 +66,9 @@ def _constants(fits: Mapping[str, Constants], names: Sequence[str]) -> str:
     lines += [
         "",
         "Those of split A are shipped, rounded. B's search had ended (without the three pods, "
-        "which it meets anyway);\nA's was stopped, and the best of its points taken. Not fitted here: overlap exponent 2.2, knee of the "
-        "bandwidth law 0.16,\noversubscription 1.19 ([docs/virtual-gpu.md](../docs/virtual-gpu.md) "
-        "says where each is from).",
+        "which it meets anyway);\nA's was stopped, and the best of its points taken. Not fitted "
+        "here: overlap exponent 2.2, knee of the bandwidth law 0.16,\noversubscription 1.19 "
+        "([docs/virtual-gpu.md](../docs/virtual-gpu.md) says where each is from).",
         "",
     ]
     return "\n".join(lines)
