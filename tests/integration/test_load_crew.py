@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -93,6 +93,25 @@ async def test_a_stop_reaches_every_process(scope: RunScope) -> None:
         report, records = await asyncio.wait_for(task, 20)
     assert report.stopped
     assert [record.error for record in records] == [ErrorKind.UNFINISHED] * 3
+
+
+async def test_every_process_tells_what_its_tenants_have_in_flight(scope: RunScope) -> None:
+    """Whoever watches the cell hears of all tenants while it runs, whichever process has them."""
+    stop, told = asyncio.Event(), dict[str, int]()
+
+    def on_pulse(in_flight: Mapping[str, int]) -> None:
+        told.update(in_flight)
+        if len(told) == 2:
+            stop.set()
+
+    async with FakeServer(Behaviour(ttft_s=60)) as server:
+        loads = [closed(server, 2, "a"), closed(server, 1, "b")]
+        timing = Timing(warmup_s=0, window_s=60, drain_s=0.1)
+        driving = drive_in_processes(
+            loads, timing, lambda _: None, processes=2, scope=scope, stop=stop, on_pulse=on_pulse
+        )
+        await asyncio.wait_for(driving, 40)
+    assert told == {"a": 2, "b": 1}
 
 
 async def test_windows_that_end_by_requests_are_refused(scope: RunScope) -> None:
