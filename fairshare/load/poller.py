@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
+from fairshare.load.rest import Rest
+
 # At least what one record of TLS holds: what OpenSSL had read and not given, epoll would not tell.
 READ_BYTES = 16 << 10
 _NOT_YET = (BlockingIOError, InterruptedError, ssl.SSLWantReadError)
@@ -45,6 +47,7 @@ class Poller:
         self._epoll: select.epoll | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watched: dict[int, tuple[Receive, Watched]] = {}
+        self._rest = Rest()
 
     def watch(self, descriptor: int, receive: Receive, owner: Watched) -> None:
         """Tell ``owner`` of what ``receive`` (the socket's ``recv``) gives from now on."""
@@ -76,6 +79,7 @@ class Poller:
     def drain(self) -> None:
         """Read every socket that is ready once, stamp what came, then have all of it parsed."""
         assert self._epoll is not None  # noqa: S101  (it is what woke us)
+        looked_s = self._rest.take()
         clock, watched = time.monotonic_ns, self._watched
         arrived: list[tuple[Watched, int, bytes]] = []
         for descriptor, events in self._epoll.poll(0):
@@ -95,5 +99,6 @@ class Poller:
                 arrived.append((owner, clock(), data))
             else:
                 owner.lost(clock(), None)
+        self._rest.earn(looked_s, len(arrived))
         for owner, now_ns, data in arrived:
             owner.parse(now_ns, data)

@@ -276,7 +276,7 @@ def _check_beginning(data: bytes) -> None:
 def _fields(lines: list[bytes]) -> dict[bytes, bytes]:
     """The header fields by lower-case name; of repeated ones that matter, all must agree."""
     fields: dict[bytes, bytes] = {}
-    for line in lines:
+    for line in _unfolded(lines):
         name, colon, value = line.partition(b":")
         if not colon or not name or name != name.strip():
             raise HttpError(f"not a header line: {_shown(line)}")
@@ -285,6 +285,17 @@ def _fields(lines: list[bytes]) -> dict[bytes, bytes]:
             raise HttpError(f"two different headers {_shown(name)}")
         fields[key] = value
     return fields
+
+
+def _unfolded(lines: list[bytes]) -> list[bytes]:
+    """The header lines, each with those that continue it (RFC 9112, 5.2)."""
+    whole: list[bytes] = []
+    for line in lines:
+        if whole and line[:1] in (b" ", b"\t"):
+            whole[-1] += b" " + line.strip()
+        else:
+            whole.append(line)
+    return whole
 
 
 def _shown(data: bytes) -> str:

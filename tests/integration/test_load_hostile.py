@@ -199,6 +199,19 @@ GOOD: dict[str, Script] = {
     ),
     "a stated length": saying(SSE + b"Content-Length: %d\r\n\r\n" % len(WHOLE) + WHOLE),
     "until the connection closes": hanging_up(SSE + b"\r\n" + WHOLE),
+    "headers in any case, one of them over two lines": saying(
+        OK + b"CONTENT-TYPE: Text/Event-Stream ;\r\n charset=UTF-8\r\nX-A: 1\r\n\tmore\r\n"
+        b"transfer-encoding:  Chunked \r\n\r\n" + chunk(WHOLE) + END
+    ),
+    "HTTP/1.0, until the connection closes": hanging_up(
+        SSE.replace(b"1.1", b"1.0") + b"\r\n" + WHOLE
+    ),
+    "HTTP/1.0 with a stated length": saying(
+        SSE.replace(b"1.1", b"1.0") + b"Content-Length: %d\r\n\r\n" % len(WHOLE) + WHOLE
+    ),
+    "several informational answers first": bytewise(
+        b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + STREAM
+    ),
     "100 Continue first": saying(b"HTTP/1.1 100 Continue\r\n\r\n" + STREAM),
     "closed after each answer without a word": hanging_up(STREAM),
     "reset after the body": resetting(STREAM),
@@ -234,6 +247,14 @@ BAD: dict[str, tuple[Script, ErrorKind]] = {
     ),
     "compressed, unasked": (
         saying(SSE + b"Content-Encoding: gzip\r\n" + CHUNKED + chunk(gzip.compress(WHOLE)) + END),
+        ErrorKind.BAD_RESPONSE,
+    ),
+    "nonsense between tokens, then silence": (
+        slowly([SSE + CHUNKED, *map(chunk, (FIRST, FIRST, event(b"{no}"), FIRST))], 0.01),
+        ErrorKind.BAD_RESPONSE,
+    ),
+    "two lengths": (
+        saying(SSE + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n" + WHOLE),
         ErrorKind.BAD_RESPONSE,
     ),
     "a page": (

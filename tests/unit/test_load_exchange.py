@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from fairshare.load.ahead import Prepared, RequestQueue
-from fairshare.load.exchange import MAX_TEXT, perform
+from fairshare.load.exchange import MAX_KEPT, MAX_TEXT, Exchange, perform
 from fairshare.load.lane import Lane
 from fairshare.load.target import Target
 from fairshare.load.transport import Receiver, TransportError
@@ -88,6 +88,34 @@ async def test_stamps_are_of_the_read_that_brought_the_token() -> None:
     assert (record.prompt_tokens, record.output_tokens, record.finish_reason) == (3, 2, "length")
     assert record.ok
     assert record.sent_ns is not None
+
+
+async def test_reads_that_are_parsed_together_keep_their_own_times() -> None:
+    """When it is parsed changes no stamp, and neither the first token nor the end waits for it."""
+    many = 2 * MAX_KEPT + 3
+    record = RequestRecord("1", "a", "s0", Phase.MEASURE, 0)
+    exchange = Exchange(TARGET, record, ORIGIN_NS, many)
+    exchange.on_headers(ORIGIN_NS, 200, "text/event-stream")
+    for number in range(many):
+        exchange.on_data(ORIGIN_NS + 10 * number, FIRST)
+        assert record.first_token_ns == 0
+        assert exchange.last_ns == ORIGIN_NS + 10 * number
+        assert number - len(record.chunk_ns) < MAX_KEPT
+    assert exchange.on_data(ORIGIN_NS + 10 * many, LAST + COUNT + DONE)
+    exchange.conclude(None, ORIGIN_NS + 10**6)
+    assert record.chunk_ns == [10 * number for number in range(many + 1)]
+    assert record.end_ns == 10 * many
+    assert record.ok
+
+
+async def test_what_was_kept_is_parsed_however_it_ends() -> None:
+    """Tokens before a break are in the record, and nonsense before it is what went wrong first."""
+    record = await record_of(breaking(FIRST, FIRST, FIRST))
+    assert (record.chunk_ns, record.error) == ([20, 30, 40], ErrorKind.DISCONNECT)
+    record = await record_of(breaking(FIRST, FIRST, b"data: {no}\n\n"))
+    assert (record.chunk_ns, record.error) == ([20, 30], ErrorKind.BAD_RESPONSE)
+    record = await record_of(streamed(FIRST, FIRST, LAST, COUNT))
+    assert (record.chunk_ns, record.error) == ([20, 30, 40], None)
 
 
 async def test_chunks_without_a_token_are_counted_in_the_record() -> None:
