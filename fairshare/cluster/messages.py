@@ -19,6 +19,14 @@ PIECE_BYTES = 1 << 16  # Ray sends what is below 100 kB with the answer itself, 
 STOP, KILL = b"stop", b"kill"  # what is said to a node's process while it works
 
 
+class LostError(Exception):
+    """An agent, or our process beside it, is gone; ``agent_lives`` says which of the two."""
+
+    def __init__(self, reason: str, *, agent_lives: bool) -> None:
+        super().__init__(reason)
+        self.agent_lives = agent_lives
+
+
 @dataclass(frozen=True, slots=True)
 class Inputs:
     """Everything that a plan follows from, found and read where the command was given.

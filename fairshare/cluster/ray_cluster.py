@@ -18,7 +18,7 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from fairshare.cluster.agent import Agent, Greeting
-from fairshare.cluster.messages import unpacked
+from fairshare.cluster.messages import LostError, unpacked
 from fairshare.errors import PreflightError
 from fairshare.processes.scope import LONGEST_TMPDIR
 from fairshare.spec.launcher import DeviceKind
@@ -27,14 +27,6 @@ VIRTUAL = "fairshare_virtual"  # the resource of nodes that may simulate a GPU, 
 GREETING_S = 60.0
 _LOOPBACK = "127.0.0.1"
 _STORE_BYTES = 80 * 1024**2  # what travels goes past Ray's object store
-
-
-class LostError(Exception):
-    """An agent, or our process beside it, is gone; ``agent_lives`` says which of the two."""
-
-    def __init__(self, reason: str, *, agent_lives: bool) -> None:
-        super().__init__(reason)
-        self.agent_lives = agent_lives
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ import orjson
 
 from fairshare import __version__
 from fairshare.cluster.inputs import inputs_of, kind_asked
-from fairshare.cluster.messages import Failed, Inputs, Job, Surveyed, packed
-from fairshare.cluster.ray_cluster import LostError, RayAgent, agents, kind_of_cluster
+from fairshare.cluster.messages import Failed, Inputs, Job, LostError, Surveyed, packed
+from fairshare.cluster.ray_cluster import RayAgent, agents, kind_of_cluster
 from fairshare.devices.device import Device
 from fairshare.errors import PreflightError, SpecError
 from fairshare.results import layout
@@ -87,7 +87,7 @@ def muster(matrix: Matrix, flags: Flags, directory: Path | None) -> Roster:
             evidence=[f"{name}: {reason}" for name, reason in left_out.items()],
             hint="fairshare doctor, run on such a machine, says more",
         )
-    return _alike(members, left_out, _measured_on(directory))
+    return group(members, left_out, _measured_on(directory))
 
 
 def _inputs_for(agent: RayAgent, inputs: Inputs, kind: DeviceKind) -> Inputs:
@@ -109,7 +109,12 @@ def _surveyed(answers: Any) -> Surveyed | str:
     return found
 
 
-def _alike(members: Sequence[Member], left_out: dict[str, str], like: Device | None) -> Roster:
+def group(members: Sequence[Member], left_out: dict[str, str], like: Device | None) -> Roster:
+    """Those of the members whose devices are alike; of the others it is noted why they are not.
+
+    Raises:
+        PreflightError: none is like the device ``like``.
+    """
     groups: dict[tuple[Any, ...], list[Member]] = {}
     for member in members:
         groups.setdefault(_likeness(member.surveyed), []).append(member)

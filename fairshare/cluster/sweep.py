@@ -23,13 +23,13 @@ from fairshare.cluster.messages import (
     Failed,
     Happened,
     Job,
+    LostError,
     Message,
     Part,
     Piece,
     ServersStarted,
     packed,
 )
-from fairshare.cluster.ray_cluster import LostError
 from fairshare.cluster.roster import Member, Roster
 from fairshare.errors import FairshareError, StoppedEarlyError
 from fairshare.events import EventLog
