@@ -66,7 +66,8 @@ class FakeNvml:
             "nvmlSystemGetCudaDriverVersion": 13020,
             "nvmlDeviceGetComputeMode": 3,
             "nvmlDeviceGetPersistenceMode": 0,
-            "nvmlDeviceGetCurrentClocksThrottleReasons": 0x40 | 0x04,
+            "nvmlDeviceGetCurrentClocksEventReasons": 0x40 | 0x04,
+            "nvmlDeviceGetCurrentClocksThrottleReasons": 0x08,
             "nvmlDeviceGetUtilizationRates": SimpleNamespace(gpu=50, memory=25),
             "nvmlDeviceGetPowerUsage": 300_500,
             "nvmlDeviceGetTemperature": 60,
@@ -124,7 +125,8 @@ def test_why_there_is_no_nvml(fake: FakeNvml, error: Exception, reason: str) -> 
 def test_a_sample_is_in_our_units(fake: FakeNvml) -> None:
     """Fractions, bytes and watts."""
     sampler = Nvml().sampler("GPU-1")
-    assert sampler.sample() == GpuSample(0.5, 0.25, 40, 300.5, 60, 1980, 1980)
+    hot = "the hardware slows it down for its heat"
+    assert sampler.sample() == GpuSample(0.5, 0.25, 40, 300.5, 60, 1980, 1980, hot)
     assert fake.sessions == 1
     sampler.close()
     assert fake.sessions == 0
@@ -148,6 +150,18 @@ def test_absent_values_are_none_and_not_zero(fake: FakeNvml) -> None:
     assert sample is not None
     assert (sample.gpu_utilisation, sample.memory_utilisation, sample.power_w) == (None,) * 3
     assert sample.memory_used_bytes == 40
+
+
+def test_older_drivers_call_the_reasons_otherwise(fake: FakeNvml) -> None:
+    """Before R535 they were throttle reasons; one that tells neither leaves the field empty."""
+    fake.silent = ("nvmlDeviceGetCurrentClocksEventReasons",)
+    sample = Nvml().sampler("GPU-1").sample()
+    assert sample is not None
+    assert sample.slowdowns == "the hardware slows it down"
+    fake.silent += ("nvmlDeviceGetCurrentClocksThrottleReasons",)
+    sample = Nvml().sampler("GPU-1").sample()
+    assert sample is not None
+    assert sample.slowdowns is None
 
 
 def test_a_sampler_of_an_unknown_gpu_says_so(fake: FakeNvml) -> None:
@@ -182,6 +196,7 @@ def test_a_condition_that_nvml_does_not_tell_is_none(fake: FakeNvml) -> None:
         "nvmlDeviceGetMigMode",
         "nvmlDeviceGetMemoryInfo",
         "nvmlSystemGetCudaDriverVersion",
+        "nvmlDeviceGetCurrentClocksEventReasons",
         "nvmlDeviceGetCurrentClocksThrottleReasons",
     )
     assert Nvml().condition("GPU-1") == GpuCondition()

@@ -44,7 +44,11 @@ def test_wishes_reach_the_modes(device: Device) -> None:
 
 @pytest.mark.parametrize(
     ("wish", "words"),
-    [({"mps": STATIC}, "--mps-partitioning out"), ({"timeslice": LONG}, "--timeslice-policy out")],
+    [
+        ({"mps": STATIC}, "--mps-partitioning out"),
+        ({"timeslice": LONG}, "--timeslice-policy out"),
+        ({"lock_clocks": "1410"}, "--lock-clocks is about a GPU's clocks"),
+    ],
 )
 def test_a_cpu_has_neither(wish: dict[str, object], words: str) -> None:
     """A wish that would have no effect is an error, not a silence."""
@@ -59,3 +63,12 @@ def test_the_drivers_time_slices_need_permission() -> None:
         settled(GPU, timeslice=LONG)
     assert "--allow-gpu-changes" in str(caught.value)
     assert settled(virtual_device("h200"), timeslice=LONG).timeslice == LONG
+
+
+def test_locked_clocks_need_permission() -> None:
+    """As the time slices do: they are the driver's."""
+    with pytest.raises(SpecError, match="changes the GPU's driver") as caught:
+        settled(GPU, lock_clocks="1410")
+    assert "--allow-gpu-changes" in str(caught.value)
+    settled(GPU, changes=True, lock_clocks="1410")
+    settled(virtual_device("h200"), lock_clocks="1410")

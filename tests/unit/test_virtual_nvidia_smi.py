@@ -293,6 +293,17 @@ def test_time_slices_can_be_listed_and_set(smi: Smi) -> None:
     assert smi("compute-policy", "--set-timeslice", "1")[0] == 3
 
 
+def test_clocks_can_be_locked_and_let_go(gpu: Path, smi: Smi) -> None:
+    """One value or two, in either spelling; a reset of clocks that are not locked is none."""
+    said = 'GPU clocks set to "(gpuClkMin 1200, gpuClkMax 1410)" for GPU 00000000:07:00.0'
+    assert smi("-i", "0", "--lock-gpu-clocks=1200,1410") == (0, [said, "All done."])
+    assert read_state(gpu)["locked_clocks"] == [1200, 1410]
+    assert smi("-lgc", "fast")[0] == 2
+    for _ in range(2):
+        assert smi("-i", "0", "--reset-gpu-clocks")[0] == 0
+        assert "locked_clocks" not in read_state(gpu)
+
+
 def test_persistence_mode_can_be_set(smi: Smi) -> None:
     """And says so when it is so already."""
     query = ["--query-gpu=persistence_mode", "--format=csv,noheader"]
