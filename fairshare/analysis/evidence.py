@@ -39,9 +39,10 @@ def _intervals(subject: Subject) -> str:
         return "No intervals: there is too little for any."
     if across == {True}:
         return "Error bars: 95 % t-intervals across runs."
-    within = "Error bars: 95 % intervals within the one run, by blocks of neighbouring requests"
+    runs = "; t-intervals where there are several runs" if True in across else ""
     return (
-        f"{within}; t-intervals where there are several runs." if True in across else f"{within}."
+        "Error bars: 95 % intervals within the one run, by blocks of neighbouring requests, where "
+        f"these are enough for one{runs}."
     )
 
 
