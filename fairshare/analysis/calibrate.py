@@ -28,6 +28,7 @@ from fairshare.virtual.simulated import Flight, SimulatedServer
 LEAST_REQUESTS = 20
 _ROUNDS, _STILL, _DAMPING = 40, 1e-4, 0.7
 _SPREAD = 0.15  # of TTFT, below which prompts count as equally long
+_SURE = 0.1  # standard error of how TTFT grows with the prompt, over that growth
 _EFFICIENCIES = ("compute_efficiency", "memory_efficiency")
 _LEAST, _MOST = 0.05, 1.0
 
@@ -156,17 +157,18 @@ def _improved(
     """Constants that come closer, by what each of them does that the others do not.
 
     Compute scales how TTFT grows with the prompt, the front end shifts it, and memory traffic
-    scales the time of each further token. Where all prompts wait equally long, nothing tells the
-    first two apart: the front end stays what it was.
+    scales the time of each further token. Where all prompts wait equally long, or requests scatter
+    too much, nothing tells the first two apart: the front end stays what it was.
     """
     pairs = _pairs(cells, constants, half=0)
     ttft = np.array([[m.ttft_s, t - constants.front_end_s] for m, (t, _) in pairs])
     measured, predicted = ttft[:, 0], ttft[:, 1]
+    front_end_s = constants.front_end_s
+    slope = (measured.mean() - front_end_s) / predicted.mean()
     if predicted.std() > _SPREAD * predicted.mean():
-        slope, front_end_s = np.polyfit(predicted, measured, 1)
-    else:
-        front_end_s = constants.front_end_s
-        slope = (measured.mean() - front_end_s) / predicted.mean()
+        (steep, shift_s), spread = np.polyfit(predicted, measured, 1, cov=True)
+        if spread[0, 0] ** 0.5 < _SURE * steep:  # else requests scatter more than prompts tell
+            slope, front_end_s = steep, shift_s
     faster = math.exp(_DAMPING * math.log(min(max(float(slope), 0.25), 4.0)))
     shorter = 1 / _tpot(pairs)
     return replace(

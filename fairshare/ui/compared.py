@@ -28,7 +28,7 @@ def show_compared(compared: Sequence[Compared], missing: Sequence[Unpredicted]) 
     if rows:
         console.print(_table(figures, rows))
         console.print(Text("mean absolute error: " + _means(figures, compared)))
-        for line in _reservations(compared):
+        for line in [*_within(compared), *_reservations(compared)]:
             console.print(Text(line))
     for cell in missing:
         console.print(Text(f"not predicted: {cell.cell}: {cell.reason}"))
@@ -49,6 +49,15 @@ def _reservations(compared: Sequence[Compared]) -> list[str]:
     else:
         lines.append("predicted: simulated in virtual time")
     return lines
+
+
+def _within(compared: Sequence[Compared]) -> list[str]:
+    """How many predictions the measurements cannot tell from themselves."""
+    known = [each.within for each in compared if each.interval is not None]
+    if not known:
+        return []
+    held = "within the 95 % interval of what they are held against"
+    return [f"{sum(known)} of {len(known)} figures {held}"]
 
 
 def _cells(cells: Sequence[str]) -> str:
@@ -85,11 +94,5 @@ def _means(figures: Sequence[str], compared: Sequence[Compared]) -> str:
         errors = [abs(each.error) for each in compared if each.figure == figure]
         parts.append(
             f"{figure} {100 * statistics.mean(errors):.1f} % (at most {100 * max(errors):.1f} %)"
-        )
-    known = [each for each in compared if each.interval is not None]
-    if known:
-        parts.append(
-            f"{sum(each.within for each in known)} of {len(known)} figures within the 95 % "
-            "interval of what they are held against"
         )
     return ", ".join(parts)
