@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from fairshare.cluster.messages import Inputs
 from fairshare.errors import SpecError
+from fairshare.runner.inputs import named_paths
 from fairshare.runner.settings import DEFAULT_LAUNCHER, Flags
 from fairshare.spec.launcher import DeviceKind, Engine, Launcher
 from fairshare.spec.loading import load_launcher, load_scenario
@@ -70,9 +69,9 @@ def inputs_of(matrix: Matrix, flags: Flags, kind: DeviceKind) -> Inputs:
 def _files(scenario: Scenario, folder: Path) -> dict[str, bytes]:
     """The files that a scenario names by relative paths, by these paths."""
     found: dict[str, bytes] = {}
-    for path in _paths(scenario.model_dump(mode="json")):
+    for path in named_paths(scenario):
         written = Path(path).expanduser()
-        if written.is_absolute() or path in found:
+        if written.is_absolute() or (folder / written).is_dir():
             continue  # nodes find it there, or say that they do not
         try:
             if (size := (folder / written).stat().st_size) > _LONGEST_BYTES:
@@ -84,19 +83,6 @@ def _files(scenario: Scenario, folder: Path) -> dict[str, bytes]:
         except OSError as error:
             raise SpecError(f"{folder / written} cannot be read: {error.strerror}") from None
     return found
-
-
-def _paths(node: Any) -> Iterator[str]:
-    """Every value called ``path``, at any depth."""
-    if isinstance(node, dict):
-        for name, value in node.items():
-            if name == "path" and isinstance(value, str):
-                yield value
-            else:
-                yield from _paths(value)
-    elif isinstance(node, list):
-        for each in node:
-            yield from _paths(each)
 
 
 def unfold(inputs: Inputs, scenario: str, below: Path) -> Path:

@@ -24,8 +24,12 @@ def input_digests(scenario: Scenario, base_dir: Path) -> dict[str, str]:
     Raises:
         SpecError: one cannot be read.
     """
-    named = sorted(set(_paths(scenario.model_dump(mode="json"))))
-    return {each: _digest(resolve(each, base_dir)) for each in named}
+    return {each: _digest(resolve(each, base_dir)) for each in named_paths(scenario)}
+
+
+def named_paths(scenario: Scenario) -> list[str]:
+    """Files of prompts and traces and folders of adapters, as the scenario writes them."""
+    return sorted(set(_paths(scenario.model_dump(mode="json"))))
 
 
 def _paths(value: Any) -> Iterator[str]:

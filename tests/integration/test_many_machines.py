@@ -200,3 +200,29 @@ def test_what_a_lost_machine_had_not_measured_is_measured_elsewhere(
         for process in machines.processes(name):
             wait_end(process, GONE_WITHIN_S)
         assert machines.left(name) == []
+
+
+@pytest.mark.full
+@pytest.mark.timeout(300)
+def test_a_killed_command_leaves_nothing_on_the_nodes_and_can_be_resumed(
+    machines: Machines, wait_for: Wait
+) -> None:
+    """Every node puts back what it made; --resume measures what is missing, and nothing twice."""
+    place = machines.place
+    machines.add("first")
+    machines.add("second")
+    sweep = place.start(*machines.sweep("out"))
+    wait_for(sweep, "ready after")
+    with following(place.path / "out" / "events.jsonl") as events:
+        wait_for(events, '"phase":"measure"')
+    sweep.kill()
+    sweep.communicate()
+    for name in machines.names:
+        for process in machines.processes(name):
+            wait_end(process, GONE_WITHIN_S)
+        assert machines.left(name) == []
+    resumed = place.run(*machines.sweep("out", "--resume"))
+    assert resumed.returncode == 0, resumed.stdout
+    alone = place.run(*local("alone"))
+    assert alone.returncode == 0, alone.stdout
+    assert told(place.path / "out") == told(place.path / "alone")
