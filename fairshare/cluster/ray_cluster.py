@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import socket
 import tempfile
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator, Mapping
@@ -25,6 +26,7 @@ from fairshare.spec.launcher import DeviceKind
 
 VIRTUAL = "fairshare_virtual"  # the resource of nodes that may simulate a GPU, or use their CPUs
 GREETING_S = 60.0
+_ANSWER_S = 5.0
 _LOOPBACK = "127.0.0.1"
 _STORE_BYTES = 80 * 1024**2  # what travels goes past Ray's object store
 
@@ -90,6 +92,8 @@ def connected(address: str | None) -> Iterator[None]:
             folder = Path(stack.enter_context(_short_folder()))
             stack.enter_context(_variables(_private(folder)))
             wanted = _alone(folder)
+        else:
+            _require_answer(address)
         try:
             ray.init(**wanted, log_to_driver=False, logging_level="ERROR")
         except (ConnectionError, RuntimeError, ValueError, OSError, ImportError, RayError) as error:
@@ -100,6 +104,26 @@ def connected(address: str | None) -> Iterator[None]:
             ) from None
         stack.callback(ray.shutdown)
         yield
+
+
+def _require_answer(address: str) -> None:
+    """Ray itself tries for more than a minute.
+
+    Raises:
+        PreflightError: the address is none, or nobody listens there.
+    """
+    host, _, port = address.rpartition(":")
+    if address == "auto":
+        return
+    if not host or not port.isdigit():
+        raise PreflightError(f"{address} is no address of a cluster", hint="auto, or HOST:PORT")
+    try:
+        socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
+    except (OSError, OverflowError) as error:
+        raise PreflightError(
+            f"no Ray cluster answers at {address}: {error}",
+            hint="ray status, on a node of the cluster, tells its address; auto finds it there",
+        ) from None
 
 
 def _short_folder() -> tempfile.TemporaryDirectory[str]:
