@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fairshare.records import CellResult, CellStatus
@@ -26,6 +26,11 @@ class Outcome:
     kept_failed: list[str] = field(default_factory=list)
     overloaded: set[str] = field(default_factory=set)
     """Cells of a search that failed because nothing was served in time: what it looks for."""
+
+    def condense(self) -> None:
+        """Keep of the last result what is counted: a night has thousands; files have the rest."""
+        bare = replace(self.results[-1], notes=[], tenants=[], shares=[], client={})
+        self.results[-1] = bare
 
     def count(self, status: CellStatus) -> int:
         """How many cells ended so."""

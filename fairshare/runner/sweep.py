@@ -285,6 +285,7 @@ class Sweep:
                 ended = left.pop(0)  # only now: a cell that was cut off is not done
                 left += self._found_next(ended)
                 self._learn(planned, self.outcome.results[-1])
+                self.outcome.condense()
 
     def _context(
         self,
