@@ -12,6 +12,7 @@ import os
 import sys
 from typing import Any
 
+import psutil
 from ray.cluster_utils import Cluster
 
 SMALL: dict[str, Any] = {
@@ -23,6 +24,7 @@ SMALL: dict[str, Any] = {
     "include_log_monitor": False,
     "no_monitor": True,
 }
+TOO_SLOW = "timed out during startup"  # Ray's words where a node takes longer than 30 s
 SYSTEM = {
     "health_check_initial_delay_ms": 0,
     "health_check_period_ms": 500,
@@ -37,17 +39,25 @@ def main(folder: str) -> None:
     os.dup2(2, 1)  # Ray speaks on standard output as well
     cluster = Cluster()
     nodes: dict[str, Any] = {}
-    for line in sys.stdin:
-        verb, name, *variables = line.split()
-        if verb == "add":
+    try:
+        for line in sys.stdin:
+            verb, name, *variables = line.split()
+            if verb == "kill":
+                cluster.remove_node(nodes[name], allow_graceful=False)
+                answers.write(f"{name} is gone\n")
+                continue
             env = dict(each.split("=", 1) for each in variables)
             of_head = {} if nodes else {"_system_config": SYSTEM, "temp_dir": folder}
             nodes[name] = cluster.add_node(**SMALL, **of_head, env_vars=env)
             answers.write(f"{cluster.address} {nodes[name].node_id}\n")
-        else:
-            cluster.remove_node(nodes[name], allow_graceful=False)
-            answers.write(f"{name} is gone\n")
-    cluster.shutdown()
+    except Exception as error:
+        if TOO_SLOW not in str(error):
+            raise
+        answers.write(f"{TOO_SLOW}\n")
+    finally:
+        cluster.shutdown()
+        for process in psutil.Process().children(recursive=True):  # of a node that did not start
+            process.kill()
 
 
 if __name__ == "__main__":
