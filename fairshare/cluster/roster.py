@@ -63,24 +63,8 @@ def muster(matrix: Matrix, flags: Flags, directory: Path | None) -> Roster:
         )
     kind = kind_asked(matrix, flags) or kind_of_cluster()
     inputs = inputs_of(matrix, flags, kind)
-    found, left_out = agents(kind)
-    begun = {}
-    for agent, greeting in found:
-        if greeting.version != __version__:
-            left_out[agent.name] = f"it has fairshare {greeting.version}, this is {__version__}"
-            agent.dismiss()
-            continue
-        own = _inputs_for(agent, inputs, kind)
-        job = packed(Job(own, (directory or Path("results")).absolute()))
-        begun[agent.name] = (agent, own, agent.survey(job))
-    members = []
-    for agent, own, answers in begun.values():
-        surveyed = _surveyed(answers)
-        if isinstance(surveyed, Surveyed):
-            members.append(Member(agent, own, surveyed))
-        else:
-            left_out[agent.name] = surveyed
-            agent.dismiss()
+    left_out: dict[str, str] = {}
+    members = _survey(inputs, kind, (directory or Path("results")).absolute(), left_out)
     if not members:
         raise PreflightError(
             "no device of the Ray cluster can take part",
@@ -88,6 +72,31 @@ def muster(matrix: Matrix, flags: Flags, directory: Path | None) -> Roster:
             hint="fairshare doctor, run on such a machine, says more",
         )
     return group(members, left_out, _measured_on(directory))
+
+
+def _survey(
+    inputs: Inputs, kind: DeviceKind, results: Path, left_out: dict[str, str]
+) -> list[Member]:
+    """All that can take part; of the others it is noted why they cannot."""
+    found, absent = agents(kind)
+    left_out |= absent
+    begun = []
+    for agent, greeting in found:
+        if greeting.version != __version__:
+            left_out[agent.name] = f"it has fairshare {greeting.version}, this is {__version__}"
+            agent.dismiss()
+            continue
+        own = _inputs_for(agent, inputs, kind)
+        begun.append((agent, own, agent.survey(packed(Job(own, results)))))
+    members = []
+    for agent, own, answers in begun:
+        surveyed = _surveyed(answers)
+        if isinstance(surveyed, Surveyed):
+            members.append(Member(agent, own, surveyed))
+        else:
+            left_out[agent.name] = surveyed
+            agent.dismiss()
+    return members
 
 
 def _inputs_for(agent: RayAgent, inputs: Inputs, kind: DeviceKind) -> Inputs:
