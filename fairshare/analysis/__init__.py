@@ -18,14 +18,16 @@ def build(
     *,
     figures: bool = True,
     html: bool = True,
+    pdf: bool = False,
     price_per_hour: float | None = None,
     assumed: Assumed = NOTHING_ASSUMED,
 ) -> BuiltAnalysis:
     """Rebuild the ``analysis/`` folder of a result folder from its raw records.
 
     ``summary.csv`` and ``summary.json`` are always written; ``figures`` draws ``figures/*`` and
-    ``html`` writes ``report.html`` (with the figures that exist). ``price_per_hour`` of the device
-    adds the goal of cost; ``assumed`` is what figures are held against where a folder does not say.
+    ``html`` writes ``report.html`` (with the figures that exist); ``pdf`` draws them as such too.
+    ``price_per_hour`` of the device adds the goal of cost; ``assumed`` is what figures are held
+    against where a folder does not say.
 
     Raises:
         SpecError: what is assumed is not in the catalogue.
@@ -35,5 +37,10 @@ def build(
     from fairshare.analysis.pipeline import build_analysis  # noqa: PLC0415  (numpy is heavy)
 
     return build_analysis(
-        directory, figures=figures, html=html, price_per_hour=price_per_hour, assumed=assumed
+        directory,
+        figures=figures,
+        html=html,
+        pdf=pdf,
+        price_per_hour=price_per_hour,
+        assumed=assumed,
     )

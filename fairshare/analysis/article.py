@@ -33,7 +33,7 @@ _MOST_ROWS = 28  # of a table on one page
 
 
 def write_article(built: BuiltAnalysis) -> Path:
-    """Write ``analysis/article/article.tex`` and its figures (PDF); returns the article's path.
+    """Write ``analysis/article/article.tex`` and its figures, drawn with ``pdf``; returns its path.
 
     Raises:
         ResultsError: a figure cannot be read.
@@ -44,7 +44,8 @@ def write_article(built: BuiltAnalysis) -> Path:
         folder.mkdir(exist_ok=True)
     shown = _chosen(built.drawn)
     for figure in shown:
-        write_atomic(folder / figure.pdf.name, read_bytes(figure.pdf))
+        if figure.pdf is not None:
+            write_atomic(folder / figure.pdf.name, read_bytes(figure.pdf))
     path = folder / "article.tex"
     write_atomic(path, _render(built, shown).encode())
     return path

@@ -330,6 +330,7 @@ class Drawn:
     caption: str
     png: Path
     svg: Path
-    pdf: Path
+    pdf: Path | None
+    """Where it was asked for: an article needs it, a page does not."""
     provenance: tuple[str, ...]
     marks: tuple[str, ...]

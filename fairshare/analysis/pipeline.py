@@ -74,6 +74,7 @@ def build_analysis(
     *,
     figures: bool,
     html: bool,
+    pdf: bool = False,
     price_per_hour: float | None = None,
     assumed: Assumed = NOTHING_ASSUMED,
 ) -> BuiltAnalysis:
@@ -103,7 +104,7 @@ def build_analysis(
     if figures:
         from fairshare.analysis.plots import draw  # noqa: PLC0415  (pandas and matplotlib)
 
-        gallery = draw(store, shown, made, folder / layout.FIGURES)
+        gallery = draw(store, shown, made, folder / layout.FIGURES, pdf=pdf)
         drawn, left_out = gallery.drawn, gallery.left_out
     report = None
     outcomes = _outcomes(analysis)

@@ -37,8 +37,17 @@ class Gallery:
     left_out: list[str]
 
 
-def draw(store: ResultStore, analysis: Analysis, rows: Sequence[Row], folder: Path) -> Gallery:
-    """Draw all figures into ``folder``, as PNG, SVG and PDF; what was there before is removed.
+def draw(
+    store: ResultStore,
+    analysis: Analysis,
+    rows: Sequence[Row],
+    folder: Path,
+    *,
+    pdf: bool = False,
+) -> Gallery:
+    """Draw all figures into ``folder``, as PNG, SVG and with ``pdf`` as such.
+
+    What was there before is removed.
 
     Raises:
         ResultsError: damaged telemetry.
@@ -47,7 +56,7 @@ def draw(store: ResultStore, analysis: Analysis, rows: Sequence[Row], folder: Pa
     stored = {cell.result.id: cell for cell in store.cells()}
     found = list(subjects(analysis, rows, stored))
     galleries = side_by_side(
-        partial(_draw_subject, matrix=analysis.matrix, folder=folder),
+        partial(_draw_subject, matrix=analysis.matrix, folder=folder, pdf=pdf),
         found,
         worthwhile=len(found) >= _WORTH_PROCESSES,
     )
@@ -57,7 +66,9 @@ def draw(store: ResultStore, analysis: Analysis, rows: Sequence[Row], folder: Pa
     )
 
 
-def _draw_subject(subject: Subject, *, matrix: Mapping[str, object], folder: Path) -> Gallery:
+def _draw_subject(
+    subject: Subject, *, matrix: Mapping[str, object], folder: Path, pdf: bool
+) -> Gallery:
     """All figures of one subject, on disk."""
     gallery = Gallery([], [])
     kinds = []
@@ -70,7 +81,7 @@ def _draw_subject(subject: Subject, *, matrix: Mapping[str, object], folder: Pat
                 caption=f"{caption} {evidence(kind, subject)}",
                 png=folder / f"{name}.png",
                 svg=folder / f"{name}.svg",
-                pdf=folder / f"{name}.pdf",
+                pdf=folder / f"{name}.pdf" if pdf else None,
                 provenance=tuple(dict.fromkeys(row.provenance.value for row in subject.rows)),
                 marks=marked_modes(subject.rows),
             )

@@ -185,7 +185,7 @@ def distinct(labels: Sequence[str]) -> tuple[list[str], str]:
 
 
 def save(figure: Figure, drawn: Drawn) -> Drawn:
-    """Write PNG, SVG and PDF with title and provenance; equal figures give equal bytes."""
+    """Write PNG, SVG and perhaps PDF with title and provenance; equal figures give equal bytes."""
     with warnings.catch_warnings():
         # A name in another script is drawn as boxes; the tables have it as it is.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
@@ -206,6 +206,8 @@ def _save(figure: Figure, drawn: Drawn) -> None:
         (drawn.svg, {"Date": None}),
         (drawn.pdf, {"CreationDate": None}),
     ):
+        if path is None:
+            continue
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(f".{path.name}")

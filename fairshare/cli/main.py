@@ -34,7 +34,7 @@ COMMANDS = {
     "validate": ("catalog", "Check YAML files without running anything."),
     "schema": ("schema", "Print the JSON Schemas of all files, or set up an editor with them."),
     "doctor": ("doctor", "Check whether this machine is ready, and say what to do where not."),
-    "status": ("status", "Show who holds which device, how far runs are, and what killed ones left."),
+    "status": ("status", "Show who holds which device, how far runs are, what killed ones left."),
     "clean": ("maintain", "Undo what a killed run left behind."),
     "gateway": ("gateway", "Run a fair queue in front of an LLM server that already runs."),
     "serve-virtual": ("maintain", "Run one server of the simulated GPU by hand."),

@@ -63,7 +63,7 @@ def report_command(
 
         say(f"page of the cell: {build_cell_page(folder, cell, Assumed(device, model))}")
         return
-    built = _rebuild(folder, device, model, figures=True, html=form == "html")
+    built = _rebuild(folder, device, model, figures=True, html=form == "html", pdf=form == "latex")
     if form == "latex":
         from fairshare.analysis.article import write_article
 
@@ -81,6 +81,7 @@ def _rebuild(
     *,
     figures: bool,
     html: bool,
+    pdf: bool = False,
 ) -> BuiltAnalysis:
     from fairshare.analysis import build
     from fairshare.analysis.violations import Assumed
@@ -90,6 +91,7 @@ def _rebuild(
         folder,
         figures=figures,
         html=html,
+        pdf=pdf,
         price_per_hour=price_per_hour(),
         assumed=Assumed(device, model),
     )

@@ -214,6 +214,7 @@ class StandInNvml:
     def nvmlDeviceGetCurrentClocksEventReasons(self, handle: _Handle) -> int:
         """None, but for the knob ``clocks_slowed``: the driver slows them down for heat."""
         del handle
+        self._state()  # a GPU that is gone tells nothing
         return _SW_THERMAL_SLOWDOWN if fails("clocks_slowed", directory=self._directory) else 0
 
     nvmlDeviceGetCurrentClocksThrottleReasons = nvmlDeviceGetCurrentClocksEventReasons  # noqa: N815

@@ -36,7 +36,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> BuiltAnalysis:
     key = CellKey(SCENARIO, Mode.MIG, 4, 1)
     reason = "no \\MIG_here & |"
     add_cell(store, key, HOSTILE, status=CellStatus.FAILED, reason=reason, window_s=1)
-    return build_analysis(folder, figures=True, html=False)
+    return build_analysis(folder, figures=True, html=False, pdf=True)
 
 
 def _in_rounds(store: ResultStore) -> None:

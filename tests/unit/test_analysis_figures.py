@@ -22,7 +22,7 @@ import pathlib, sys
 from fairshare.analysis import pipeline, plots
 if sys.argv[2] == "some":
     plots._figures = plots._speed_figures
-pipeline.build_analysis(pathlib.Path(sys.argv[1]), figures=True, html=False)
+pipeline.build_analysis(pathlib.Path(sys.argv[1]), figures=True, html=False, pdf=True)
 """
 
 

@@ -75,7 +75,7 @@ def built(folder: Path) -> BuiltAnalysis:
 
 
 def test_every_figure_exists_in_all_formats(built: BuiltAnalysis, folder: Path) -> None:
-    """Each figure is a PNG with contents, a well-formed SVG and a PDF."""
+    """Each figure is a PNG with contents and a well-formed SVG."""
     kinds = {path.name.split("_")[0] for path in built.figures}
     assert kinds == {
         "throughput", "tail-latency", "latency-ecdf", "fairness", "slowdown", "resources", "gpu",
@@ -88,7 +88,7 @@ def test_every_figure_exists_in_all_formats(built: BuiltAnalysis, folder: Path) 
         svg = ET.parse(path.with_suffix(".svg")).getroot()  # noqa: S314
         words = " ".join("".join(node.itertext()) for node in svg.iter())
         assert "measured on cpu" in words
-    assert len(list((folder / "analysis" / "figures").iterdir())) == 3 * len(built.figures)
+    assert len(list((folder / "analysis" / "figures").iterdir())) == 2 * len(built.figures)
 
 
 def test_rebuilding_gives_the_same_bytes(built: BuiltAnalysis, folder: Path) -> None:
@@ -98,7 +98,7 @@ def test_rebuilding_gives_the_same_bytes(built: BuiltAnalysis, folder: Path) -> 
     build(folder, figures=True, html=True)
     changed = [path.name for path in paths if path.read_bytes() != before[path]]
     assert changed == []
-    assert len(before) == 3 + 3 * len(built.figures)
+    assert len(before) == 3 + 2 * len(built.figures)
 
 
 def test_the_table_has_every_mode_and_tenant(built: BuiltAnalysis) -> None:

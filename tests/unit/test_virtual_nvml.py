@@ -123,16 +123,17 @@ def test_a_sample_has_what_a_simulated_gpu_knows(gpu: Path) -> None:
     with Board(gpu / "board") as board:
         entry = own_entry(0, SharingKind.TIMESLICE, 1.0, 1)
         board.join(entry)
-        assert sampler.sample() == GpuSample(memory_used_bytes=3 * 1024**3)
+        assert sampler.sample() == GpuSample(memory_used_bytes=3 * 1024**3, slowdowns="nothing")
         entry.busy_s = 1e9
         board.publish(entry)
         sample = sampler.sample()
-    assert sample == GpuSample(gpu_utilisation=1.0, memory_used_bytes=3 * 1024**3)
+    told = "nothing"
+    assert sample == GpuSample(1.0, memory_used_bytes=3 * 1024**3, slowdowns=told)
     sampler.close()
     (gpu / "servers" / f"{os.getpid()}.json").unlink()
     smi("-mig", "1")
     for _ in range(2):
-        assert sampler.sample() == GpuSample(memory_used_bytes=0)
+        assert sampler.sample() == GpuSample(memory_used_bytes=0, slowdowns="nothing")
     sampler.close()
     smi("-mig", "0")
     smi("-c", "3")
