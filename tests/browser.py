@@ -143,7 +143,7 @@ async def browser(program: str) -> AsyncIterator[Page]:
         process = await asyncio.create_subprocess_exec(
             program, *_FLAGS, f"--user-data-dir={home}", "about:blank",
             stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, "HOME": home},
+            env={**os.environ, "HOME": home, "TMPDIR": home},
         )  # fmt: skip
         try:
             assert process.stderr is not None

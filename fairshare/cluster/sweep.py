@@ -37,7 +37,7 @@ from fairshare.records import CellResult, CellStatus
 from fairshare.results.intake import Intake
 from fairshare.results.store import ResultStore
 from fairshare.runner.budget import Budget
-from fairshare.runner.cell import blank_result
+from fairshare.runner.cell import file_unmeasured, tell_finished
 from fairshare.runner.outcome import Outcome
 from fairshare.runner.plan import Deployment, PlannedCell, RunPlan, plain
 from fairshare.runner.settings import Settings
@@ -266,19 +266,11 @@ class ClusterSweep:
         self, cell: PlannedCell, plan: PartitionPlan | None, status: CellStatus, reason: str
     ) -> None:
         """File a cell that was never measured."""
-        writer = self._store.begin_cell(cell.id)
-        writer.write_config(plain(cell.definition))
-        result = blank_result(cell, self._settings, plan, status)
-        result.reason = reason
-        writer.finish(result)
-        self.outcome.results.append(result)
-        self.events.emit(
-            "cell.finished",
-            cell=result.id,
-            label=result.mode_label,
-            status=result.status.value,
-            reason=reason,
+        result = file_unmeasured(
+            self._store, cell, self._settings, plan, status=status, reason=reason
         )
+        self.outcome.results.append(result)
+        tell_finished(self.events, result)
 
     def _say(self, what: bytes) -> None:
         for member in self._running.values():

@@ -26,12 +26,13 @@ from fairshare.records import (
 )
 from fairshare.results import layout
 from fairshare.results.files import writing
+from fairshare.results.store import ResultStore
 from fairshare.results.writer import CellWriter
 from fairshare.runner.account import Account
 from fairshare.runner.foreign import ForeignWatch
 from fairshare.runner.gateway import Gateway, gateway_for
 from fairshare.runner.loads import cell_loads
-from fairshare.runner.plan import PlannedCell
+from fairshare.runner.plan import PlannedCell, plain
 from fairshare.runner.progress import CellProgress, LastSample
 from fairshare.runner.settings import Settings
 from fairshare.runner.slowdowns import SlowdownWatch
@@ -86,6 +87,35 @@ def blank_result(
             }
             for tenant in cell.tenants
         ],
+    )
+
+
+def file_unmeasured(
+    store: ResultStore,
+    cell: PlannedCell,
+    settings: Settings,
+    plan: PartitionPlan | None,
+    *,
+    status: CellStatus,
+    reason: str,
+) -> CellResult:
+    """File a cell that was never measured, and why."""
+    writer = store.begin_cell(cell.id)
+    writer.write_config(plain(cell.definition))
+    result = blank_result(cell, settings, plan, status)
+    result.reason = reason
+    writer.finish(result)
+    return result
+
+
+def tell_finished(events: EventLog, result: CellResult) -> None:
+    """Tell whoever listens what became of a cell."""
+    events.emit(
+        "cell.finished",
+        cell=result.id,
+        label=result.mode_label,
+        status=result.status.value,
+        reason=result.reason,
     )
 
 

@@ -23,7 +23,13 @@ from fairshare.results.store import ResultStore, StoredCell
 from fairshare.results.writer import CellWriter
 from fairshare.runner.breaker import Breaker
 from fairshare.runner.budget import Budget
-from fairshare.runner.cell import CellContext, blank_result, run_cell
+from fairshare.runner.cell import (
+    CellContext,
+    blank_result,
+    file_unmeasured,
+    run_cell,
+    tell_finished,
+)
 from fairshare.runner.conducting import unless_stopped
 from fairshare.runner.outcome import Outcome
 from fairshare.runner.plan import Deployment, PlannedCell, RunPlan, partitioner_of, plain
@@ -358,24 +364,18 @@ class Sweep:
             writer.abandon(result)
         else:
             writer.finish(result)
-        self.outcome.results.append(result)
-        self.events.emit(
-            "cell.finished",
-            cell=result.id,
-            label=result.mode_label,
-            status=result.status.value,
-            reason=result.reason,
-        )
+        self._tell(result)
 
     def _settle(
         self, cell: PlannedCell, plan: PartitionPlan | None, status: CellStatus, reason: str
     ) -> None:
         """File a cell that was never measured."""
-        writer = self.store.begin_cell(cell.id)
-        writer.write_config(plain(cell.definition))
-        result = blank_result(cell, self.settings, plan, status)
-        result.reason = reason
-        self._close(writer, result)
+        filed = file_unmeasured(self.store, cell, self.settings, plan, status=status, reason=reason)
+        self._tell(filed)
+
+    def _tell(self, result: CellResult) -> None:
+        self.outcome.results.append(result)
+        tell_finished(self.events, result)
 
     def _note_starts(self, deployment: Deployment, running: Fleet) -> None:
         for name, server in running.servers.items():
