@@ -12,11 +12,12 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 
 from fairshare.analysis.aggregate import Estimate, Row, Setting
-from fairshare.analysis.style import legend, name_axes, panels, wrapped
+from fairshare.analysis.style import legend, name_axes, panels, short, wrapped
 from fairshare.analysis.subjects import Subject
 from fairshare.records import Mode
 
 _UNKNOWN = (0.6, 0.6, 0.6)
+_LEGEND_LENGTH = 84  # characters that fit beside each other
 _SHADES = "viridis"  # even to the eye, and to eyes that see fewer colours
 _MARKERS = ("o", "s", "D", "v", "^", "P", "X", "*")
 Colour = tuple[float, float, float]
@@ -61,15 +62,18 @@ def _trade_off(subject: Subject, totals: Sequence[Row]) -> Figure:
         if points:
             _trail(axes, points, (span, shades), scale, (marks[label], look.colour))
             axes.plot(
-                [], [], marks[label], label=label, linestyle="none", markerfacecolor="white",
-                markeredgecolor=look.colour, markeredgewidth=2,
+                [], [], marks[label], label=short(label, _LEGEND_LENGTH), linestyle="none",
+                markerfacecolor="white", markeredgecolor=look.colour, markeredgewidth=2,
             )  # fmt: skip
     name_axes(
         axes, f"P99 TTFT of the worst tenant ({'ms' if scale > 1 else 's'})", "output tokens/s"
     )
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    longest = max((len(label) for label in subject.looks), default=0)
+    columns = max(1, min(3, _LEGEND_LENGTH // max(1, longest)))
+    # The axes' own and not the figure's: the layout keeps it clear of the line of provenance.
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=columns, frameon=False)
     if any(row.value("jain") is not None for row in totals):
         bar = figure.colorbar(ScalarMappable(span, shades), ax=axes, pad=0.02)
         bar.set_label("Jain's index")
