@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+import psutil
 
 from fairshare.errors import FairshareError
 from fairshare.records import (
@@ -167,8 +168,6 @@ def measure(directory: Path, command: str) -> Measured:
 
 def _memory_bytes(pid: int) -> int:
     """Proportional set size of a process and its descendants: shared pages are counted once."""
-    import psutil  # noqa: PLC0415  (only here)
-
     total = 0
     try:
         tree = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
