@@ -149,7 +149,7 @@ def build_cell_page(directory: Path, cell_id: str, assumed: Assumed = NOTHING_AS
     Raises:
         ResultsError: there is no such cell, or the folder is damaged.
     """
-    from fairshare.analysis.cell_views import cell_view  # noqa: PLC0415  (jinja2)
+    from fairshare.analysis.cell_views import cell_view  # noqa: PLC0415  (yaml)
     from fairshare.analysis.plots import draw  # noqa: PLC0415  (pandas and matplotlib)
     from fairshare.analysis.report import render_cell  # noqa: PLC0415  (jinja2)
 
