@@ -82,3 +82,21 @@ def read_bytes(path: Path) -> bytes:
         raise ResultsError(
             f"cannot be read: {error.strerror or error}", where=Location(path)
         ) from error
+
+
+def ends_at_a_line(path: Path) -> bool:
+    """Whether a file of lines is empty or ends with a line end.
+
+    Raises:
+        ResultsError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            if not file.seek(0, os.SEEK_END):
+                return True
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) == b"\n"
+    except OSError as error:
+        raise ResultsError(
+            f"cannot be read: {error.strerror or error}", where=Location(path)
+        ) from error

@@ -14,7 +14,7 @@ import orjson
 from fairshare.errors import Location, ResultsError
 from fairshare.records import FORMAT_VERSION, CellResult, RequestRecord
 from fairshare.results import layout
-from fairshare.results.files import read_bytes, write_atomic, writing
+from fairshare.results.files import ends_at_a_line, read_bytes, write_atomic, writing
 from fairshare.results.packed import stored
 from fairshare.results.reading import Columns, read_columns, read_records
 from fairshare.results.writer import CellWriter
@@ -27,6 +27,8 @@ _SHAPE: dict[str, type[list[Any]] | type[dict[str, Any]]] = {
     "request": dict,
     "infeasible": dict,
 }
+_MEND_MATRIX = "put a copy of the file back, or begin anew in another --output-dir"
+_MEND_CELL = "the sweep's command with --resume puts the cell aside and measures it anew"
 _KIND_NAMES = {list: "a list", dict: "an object"}
 _OURS_BEFORE_THE_MATRIX = {layout.EVENTS}  # the event log may be opened first
 
@@ -53,10 +55,24 @@ class StoredCell:
         """The same requests by field, many at a time. Raises as :meth:`records`."""
         return read_columns(self._requests(), complete=self.complete)
 
+    def check_files(self) -> None:
+        """See that what defines a complete cell and what it recorded are there, to the last line.
+
+        Raises:
+            ResultsError: a file is missing, or ends in the middle of a record.
+        """
+        config, requests = self.dir / layout.CONFIG, self._requests()
+        if not config.is_file():
+            raise ResultsError("damaged: the file is missing", where=Location(config))
+        if requests.exists() and not ends_at_a_line(requests):  # else it is packed
+            raise ResultsError("damaged: the last record is cut short", where=Location(requests))
+
     def _requests(self) -> Path:
         path = self.dir / layout.REQUESTS
         if self.complete and stored(path) is None:  # written empty, if need be, by every cell
-            raise ResultsError("damaged: the file is missing", where=Location(path))
+            raise ResultsError(
+                "damaged: the file is missing", where=Location(path), hint=_MEND_CELL
+            )
         return path
 
 
@@ -114,7 +130,7 @@ class ResultStore:
                 f"{directory} is not a result folder: it has no {layout.MATRIX}",
                 hint="give the folder that `fairshare matrix` printed",
             )
-        matrix = _read_object(path)
+        matrix = _read_object(path, hint=_MEND_MATRIX)
         if matrix.get("format_version") != FORMAT_VERSION:
             raise ResultsError(
                 f"format version {matrix.get('format_version')!r}; "
@@ -125,7 +141,9 @@ class ResultStore:
         for name, kind in _SHAPE.items():
             if not isinstance(matrix.get(name, kind()), kind):
                 raise ResultsError(
-                    f"damaged: {name} is not {_KIND_NAMES[kind]}", where=Location(path)
+                    f"damaged: {name} is not {_KIND_NAMES[kind]}",
+                    where=Location(path),
+                    hint=_MEND_MATRIX,
                 )
         return cls(directory, matrix)
 
@@ -160,6 +178,27 @@ class ResultStore:
             for folder in self._folders()
             if (folder / layout.CELL).is_file()
         ]
+
+    def examined(self) -> tuple[list[StoredCell], dict[Path, str]]:
+        """The cells as :meth:`cells` has them, and apart those that are complete only by name.
+
+        Of these, what is wrong: a file is missing, ``cell.json`` is damaged, or the last record is
+        cut short. Records before the last are left to those who analyse: there may be millions.
+        """
+        sound: list[StoredCell] = []
+        damaged: dict[Path, str] = {}
+        for folder in self._folders():
+            complete = _is_complete(folder)
+            try:
+                cell = StoredCell(folder, _read_result(folder / layout.CELL), complete)
+                if complete:
+                    cell.check_files()
+                sound.append(cell)
+            except ResultsError as error:
+                if complete:
+                    name = error.where.path.name if error.where else folder.name
+                    damaged[folder] = f"{name}: {error.message}"
+        return sound, damaged
 
     def killed(self) -> list[str]:
         """Names of cells that a killed run left without any ``cell.json``."""
@@ -224,23 +263,23 @@ def _is_complete(folder: Path) -> bool:
     return not folder.name.endswith(layout.PARTIAL)
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def _read_object(path: Path, *, hint: str) -> dict[str, Any]:
     try:
         loaded = orjson.loads(read_bytes(path))
     except orjson.JSONDecodeError as error:
-        raise ResultsError(f"damaged: {error}", where=Location(path)) from error
+        raise ResultsError(f"damaged: {error}", where=Location(path), hint=hint) from error
     if not isinstance(loaded, dict):
-        raise ResultsError("damaged: not a JSON object", where=Location(path))
+        raise ResultsError("damaged: not a JSON object", where=Location(path), hint=hint)
     return loaded
 
 
 def _read_result(path: Path) -> CellResult:
-    raw = _read_object(path)
+    raw = _read_object(path, hint=_MEND_CELL)
     try:
         result = CellResult.from_mapping(raw)
         _check_values(result)
     except (ValueError, TypeError, KeyError) as error:
-        raise ResultsError(f"damaged: {error}", where=Location(path)) from error
+        raise ResultsError(f"damaged: {error}", where=Location(path), hint=_MEND_CELL) from error
     return result
 
 

@@ -42,11 +42,15 @@ class Choice:
 
 @dataclass(slots=True)
 class Renewal:
-    """What of a folder is kept (ids of cells), and which folders of cells are put aside."""
+    """What of a folder is kept (ids of cells), and which folders of cells are put aside.
+
+    ``damaged`` are those of them, by name, that only look complete, and what is wrong with each.
+    """
 
     kept: set[str] = field(default_factory=set)
     kept_failed: list[str] = field(default_factory=list)
     aside: list[Path] = field(default_factory=list)
+    damaged: dict[str, str] = field(default_factory=dict)
 
 
 def renewal(
@@ -62,10 +66,14 @@ def renewal(
     by_id = {cell.id: cell for cell in cells}
     by_key = {cell.key: cell for cell in cells}
     left_out = choice.selection.left_out(plan)
-    found = Renewal(aside=_strange_partials(store, by_id))
+    there, damaged = store.examined()
+    found = Renewal(
+        aside=[*_strange_partials(store, by_id), *damaged],
+        damaged={folder.name: reason for folder, reason in damaged.items()},
+    )
     changed: list[tuple[StoredCell, PlannedCell]] = []
     strangers: list[str] = []
-    for stored in store.cells():
+    for stored in there:
         if not stored.complete:
             continue
         result = stored.result

@@ -174,7 +174,7 @@ def left_to_run(
     if hunt is None:
         found = renewal(store, plan, choice, request)
         return meant.without(found.kept), found
-    cells = {cell.result.id: cell for cell in store.cells()}
+    cells = {cell.result.id: cell for cell in store.examined()[0]}
     found = renewal(store, hunt.spread(plan, cells.values()), choice, request)
     return hunt.begin(meant, {each: cells[each] for each in found.kept}), found
 
@@ -186,6 +186,7 @@ def _tell_renewal(events: EventLog, found: Renewal) -> None:
             kept=len(found.kept),
             kept_failed=found.kept_failed,
             superseded=[folder.name for folder in found.aside],
+            damaged=found.damaged,
         )
 
 

@@ -87,6 +87,8 @@ class Progress:
             failed = len(event["kept_failed"])
             again = f" ({failed} of them failed; --retry-failed runs these again)" if failed else ""
             self._say(f"{kept} cell{'s are' if kept > 1 else ' is'} there already{again}")
+        for cell, reason in event["damaged"].items():
+            self._say(f"damaged, so it does not count: {cell}: {reason}", fg="yellow")
         if aside := event["superseded"]:
             rest = f" and {len(aside) - _MOST_ASIDE} more" * (len(aside) > _MOST_ASIDE)
             self._say(f"put aside in superseded/: {', '.join(aside[:_MOST_ASIDE])}{rest}")

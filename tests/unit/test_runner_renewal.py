@@ -179,3 +179,23 @@ def test_changes_name_tenants_and_count_cells() -> None:
     assert added[:2] == ("x", "absent")
     assert len(added[2]) == 60
     assert told([[tenant], [tenant]]) == ["tenants.a.n: 1 -> 2   (2 cells)"]
+
+
+def test_damaged_cells_are_put_aside_and_measured_anew(sweep: Sweep) -> None:
+    """A cell that lacks a file, or the end of one, is not complete, whatever its name says."""
+    for cell in sweep.plan.cells:
+        sweep.measure(cell)
+    folders = {cell.id: sweep.store.cells_dir / cell.id for cell in sweep.plan.cells}
+    one, two, three, four = folders.values()
+    (one / "cell.json").write_text("{")
+    (two / "requests.jsonl").unlink()
+    (three / "requests.jsonl").write_text('{"id": "a')
+    (four / "config.resolved.yaml").unlink()
+    found = sweep.renewal()
+    assert found.kept == set()
+    assert {folder.name for folder in found.aside} == folders.keys() == found.damaged.keys()
+    assert found.damaged[two.name] == "requests.jsonl: damaged: the file is missing"
+    renew(sweep.store, found)
+    assert sweep.store.cells() == []
+    (one.parent / "empty-by-hand").mkdir()
+    assert list(sweep.renewal().damaged) == ["empty-by-hand"]
