@@ -37,7 +37,7 @@ def test_the_service_cleans_up_after_whatever_ended_it() -> None:
     program = shlex.split(service["ExecStart"])[0]
     assert shlex.split(service["ExecStopPost"]) == [program, "clean"]
     assert (service["KillMode"], service["OOMPolicy"]) == ("mixed", "continue")
-    assert service["SuccessExitStatus"].split() == ["1", "5"]
+    assert service["SuccessExitStatus"].split() == ["1", "5", "130"]
 
 
 def test_what_the_service_says_is_bounded() -> None:
