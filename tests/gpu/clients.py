@@ -6,13 +6,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import orjson
 
 from fairshare.devices.nvml import Gpu
 from tests.workplace import ROOT
+
+MPS_NOT_READY = 807  # its server starts, or has just lost its last client to a fault
+_ATTEMPTS = 100  # of a tenth of a second or more each: a program takes that long to start
 
 
 class Client:
@@ -22,6 +25,18 @@ class Client:
         self.process = process
         self.seen = self.line()
         self.pid: int = self.seen.get("pid", process.pid)
+
+    def at_work(self) -> Client:
+        """Return once its kernel is in flight."""
+        assert self.line() == {"running": True}
+        return self
+
+    def synchronise(self) -> dict[str, Any]:
+        """Have one that holds synchronise; what it said of it."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(b"\n")
+        self.process.stdin.flush()
+        return self.line()
 
     def line(self) -> dict[str, Any]:
         """The next line that it prints."""
@@ -43,6 +58,20 @@ class Client:
 @contextmanager
 def running(arguments: tuple[str, ...], gpu: Gpu, env: dict[str, str]) -> Iterator[Client]:
     """One program, killed when the block ends."""
+    with ExitStack() as stack:
+        for _ in range(_ATTEMPTS):
+            process = stack.enter_context(_started(arguments, gpu, env))
+            client = Client(process)
+            if client.seen.get("code") != MPS_NOT_READY:
+                break
+        assert "error" not in client.seen, client.seen
+        yield client
+
+
+@contextmanager
+def _started(
+    arguments: tuple[str, ...], gpu: Gpu, env: dict[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.gpu.cuda_client", *arguments],
         cwd=ROOT,
@@ -51,7 +80,7 @@ def running(arguments: tuple[str, ...], gpu: Gpu, env: dict[str, str]) -> Iterat
         stdout=subprocess.PIPE,
     )
     try:
-        yield Client(process)
+        yield process
     finally:
         process.kill()
         process.wait()

@@ -1,11 +1,13 @@
 """A small CUDA program: a context, some memory, and work of a kind that is asked for.
 
-``python -m tests.gpu.cuda_client WORK [SECONDS]`` prints what it sees of the GPU as one JSON line,
-does its work, and prints a second line: ``{"done": true}``, or the driver's error and its code.
-It needs the driver's libcuda alone: the kernels are PTX, which the driver compiles.
+``python -m tests.gpu.cuda_client WORK [SECONDS]`` prints what it sees of the GPU as one JSON line
+and does its work: ``{"running": true}`` once a kernel is in flight, ``{"done": true}`` at its end,
+or the driver's error and its code. It needs the driver's libcuda alone: the kernels are PTX, which
+the driver compiles.
 
-WORK: ``hold`` waits until standard input is closed; ``spin`` keeps an SM busy for so many seconds;
-``fault`` writes to an address that does not exist, which is fatal to all clients of an MPS server.
+WORK: ``hold`` synchronises for each line of its input, until that is closed; ``spin`` keeps an SM
+busy for so many seconds; ``fault`` writes to an address that does not exist, which is fatal to all
+clients of an MPS server.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ import sys
 from fairshare.sharing.probe_cuda import Cuda, CudaError, look
 
 KERNELS = b"""\
-.version 6.0
-.target sm_50
+.version 6.3
+.target sm_75
 .address_size 64
 
 .visible .entry spin(.param .u64 duration_ns)
@@ -49,10 +51,10 @@ again:
 
 
 def launch(cuda: Cuda, kernel: bytes, *values: int) -> None:
-    """Run one thread of a kernel to its end.
+    """Put one thread of a kernel to work.
 
     Raises:
-        CudaError: it failed, or the context had failed already.
+        CudaError: it was refused, or the context had failed already.
     """
     module, function = ctypes.c_void_p(), ctypes.c_void_p()
     cuda.call("cuModuleLoadData", ctypes.byref(module), KERNELS)
@@ -61,34 +63,48 @@ def launch(cuda: Cuda, kernel: bytes, *values: int) -> None:
     pointers = [ctypes.cast(ctypes.byref(each), ctypes.c_void_p) for each in held]
     arguments = (ctypes.c_void_p * max(1, len(held)))(*pointers)
     cuda.call("cuLaunchKernel", function, 1, 1, 1, 1, 1, 1, 0, None, arguments, None)
-    cuda.call("cuCtxSynchronize")
+    tell(running=True)
+
+
+def tell(**found: object) -> None:
+    """Print one line."""
+    print(json.dumps(found), flush=True)
+
+
+def synchronise(cuda: Cuda) -> None:
+    """Wait for what is in flight, and tell what became of it."""
+    try:
+        cuda.call("cuCtxSynchronize")
+    except CudaError as error:
+        tell(error=str(error), code=error.code)
+    else:
+        tell(done=True)
 
 
 def work(cuda: Cuda, kind: str, seconds: float) -> None:
     """Do what was asked for.
 
     Raises:
-        CudaError: the GPU did not.
+        CudaError: the GPU did not take it.
     """
-    if kind == "hold":
-        sys.stdin.read()
-        cuda.call("cuCtxSynchronize")
-    elif kind == "spin":
+    if kind == "spin":
         launch(cuda, b"spin", int(seconds * 1e9))
-    else:
+    elif kind == "fault":
         launch(cuda, b"fault")
+    else:
+        for _ in sys.stdin:
+            synchronise(cuda)
+    synchronise(cuda)
 
 
 def main() -> None:
     """See the module."""
-    cuda = Cuda()
-    print(json.dumps({**look(cuda, 0), "pid": os.getpid()}), flush=True)
     try:
+        cuda = Cuda()
+        tell(**look(cuda, 0), pid=os.getpid())
         work(cuda, sys.argv[1], float(sys.argv[2]) if len(sys.argv) > 2 else 0)
     except CudaError as error:
-        print(json.dumps({"error": str(error), "code": error.code}), flush=True)
-    else:
-        print(json.dumps({"done": True}), flush=True)
+        tell(error=str(error), code=error.code)
 
 
 if __name__ == "__main__":

@@ -61,6 +61,9 @@ def test_real_mig_instances_come_and_go(workplace: Workplace, launcher: str) -> 
 @pytest.mark.usefixtures("may_change")
 def test_the_time_slice_policy_is_put_back(workplace: Workplace, launcher: str) -> None:
     """The policy that was asked for holds for the run alone."""
+    listing = ["nvidia-smi", "compute-policy", "--list"]
+    before = subprocess.run(listing, capture_output=True, check=True).stdout
     more = ("--timeslice-policy", "long", "--allow-gpu-changes")
     done = workplace.run(*_arguments(launcher, "timeslice", *more), timeout_s=500)
     assert done.returncode == 0, done.stdout
+    assert subprocess.run(listing, capture_output=True, check=True).stdout == before
