@@ -74,6 +74,10 @@ class AnswerWriter:
         told = {**self._head, "choices": [choice | empty]}
         return b"data: " + orjson.dumps(told) + b"\n\n" + _DONE
 
+    def failed(self, error: dict[str, Any]) -> bytes:
+        """The last events of a stream whose engine died, as vLLM has them: a regular end."""
+        return b"data: " + orjson.dumps(error) + b"\n\n" + _DONE
+
     def whole(self) -> bytes:
         """The body of an answer that is not streamed."""
         request = self.request

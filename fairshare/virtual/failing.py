@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fairshare.virtual.state import STATE_ENV
@@ -26,7 +26,9 @@ KNOBS = frozenset(
         "compute_mode_no_permission", "timeslice_no_permission", "clocks_no_permission",
         "clocks_slowed",
         "mps_no_start", "mps_ignores_percentage", "mps_ignores_memory_limit",
-        "server_dies_at_start", "server_never_ready", "server_dies_after",
+        "server_dies_at_start", "server_never_ready", "server_leaks_child", "server_slow",
+        "server_out_of_memory", "server_dies_after", "server_hangs_after", "server_breaks_after",
+        "server_out_of_memory_after",
     }
 )  # fmt: skip
 _COUNT = re.compile(r":(\d+)$")
@@ -43,21 +45,23 @@ def fails(name: str, *about: str, directory: Path | None = None) -> bool:
     if any(_means(knob, name, about) for knob in _split(os.environ.get(FAIL_ENV, ""))):
         return True
     folder = directory or _folder()
-    return folder is not None and _use(folder / FAIL_FILE, name, about)
+    if folder is None:
+        return False
+    return _use(folder / FAIL_FILE, lambda knob: _means(knob, name, about)) is not None
 
 
-def knob_value(name: str) -> str | None:
-    """The value of a knob; None if it is not switched on."""
-    for knob in _all(_folder()):
-        found, _, value = _COUNT.sub("", knob).partition("=")
-        if found == name:
-            return value
-    return None
+def take(name: str) -> str | None:
+    """The value of a knob ("" without one), None if it is off; one use of a counted one is used."""
+    in_environment = _split(os.environ.get(FAIL_ENV, ""))
+    knob = next((each for each in in_environment if _name(each) == name), None)
+    if knob is None and (folder := _folder()) is not None:
+        knob = _use(folder / FAIL_FILE, lambda each: _name(each) == name)
+    return None if knob is None else knob.partition("=")[2]
 
 
 def unknown_knobs(directory: Path) -> list[str]:
     """What is switched on and does not exist, so that a slip is not taken for a success."""
-    names = (_COUNT.sub("", knob).partition("=")[0] for knob in _all(directory))
+    names = (_name(_COUNT.sub("", knob)) for knob in _all(directory))
     return sorted(set(names) - KNOBS)
 
 
@@ -75,25 +79,31 @@ def _all(folder: Path | None) -> Iterator[str]:
             return
 
 
-def _use(path: Path, name: str, about: tuple[str, ...]) -> bool:
+def _use(path: Path, wanted: Callable[[str], bool]) -> str | None:
+    """The first knob of the file that is wanted, without its count, which goes down by one."""
     try:
         file = path.open("r+", encoding="utf-8")
     except OSError:
-        return False
+        return None
     with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         knobs = _split(file.read())
-        for position, knob in enumerate(knobs):
-            if not _means(_COUNT.sub("", knob), name, about):
+        for position, counted in enumerate(knobs):
+            knob = _COUNT.sub("", counted)
+            if not wanted(knob):
                 continue
-            if count := _COUNT.search(knob):
+            if count := _COUNT.search(counted):
                 left = int(count[1]) - 1
-                knobs[position : position + 1] = [f"{knob[: count.start()]}:{left}"] * (left > 0)
+                knobs[position : position + 1] = [f"{knob}:{left}"] * (left > 0)
                 file.seek(0)
                 file.truncate()
                 file.write("\n".join(knobs))
-            return True
-    return False
+            return knob
+    return None
+
+
+def _name(knob: str) -> str:
+    return knob.partition("=")[0]
 
 
 def _means(knob: str, name: str, about: tuple[str, ...]) -> bool:

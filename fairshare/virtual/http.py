@@ -18,6 +18,7 @@ from aiohttp.http import HttpVersion11
 from fairshare.scheduling.policy import Refusal
 from fairshare.virtual.answers import AnswerWriter
 from fairshare.virtual.engine import Sequence
+from fairshare.virtual.fates import OUT_OF_MEMORY, Doom, Fate
 from fairshare.virtual.front_end import passing
 from fairshare.virtual.gauges import Counters, exposition
 from fairshare.virtual.prefixes import block_names
@@ -28,6 +29,7 @@ from fairshare.virtual.scheduling import sequence_of
 # What real HTTP takes around us, on the way here and of the first token back: measured on two idle
 # cores. It is part of the simulated front end's time.
 _OWN_HTTP_S = 0.0015
+_ENGINE_DEAD = "EngineCore encountered an issue. See stack trace (above) for the root cause."
 _MAX_BODY_BYTES = 64 * 1024 * 1024
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -48,19 +50,22 @@ class _Open:
     transport: asyncio.WriteTransport | None = None
     refusal: Refusal | None = None
     chunked: bool = True
+    failed: bool = False
 
 
 class Frontend:
     """Takes requests to the engine and tokens back to the connections."""
 
     def __init__(
-        self, served: Served, *, front_end_s: float, api_key: str | None, dies_after: int | None
+        self, served: Served, *, front_end_s: float, api_key: str | None, doom: Doom | None = None
     ) -> None:
         self.served = served
         self.counters = Counters()
         self._front_end_s = front_end_s
         self._api_key = api_key
-        self._dies_after = dies_after
+        self._doom = doom
+        self.broken = asyncio.Event()
+        self.cause = ""
         self._open: dict[str, _Open] = {}
         self._arriving = 0
         self._engine: RealTimeEngine | None = None
@@ -119,8 +124,21 @@ class Frontend:
                 del self._open[sequence.id]
                 request.refusal = refusal
                 request.done.set()
-        if self._dies_after is not None and self.counters.generation_tokens >= self._dies_after:
+        if self._doom and self.counters.generation_tokens >= self._doom.after_tokens:
+            self._meet(self._doom.fate)
+
+    def _meet(self, fate: Fate) -> None:
+        if fate is Fate.DIES:
             os._exit(1)  # as a crash does: no clean-up, streams break off
+        self.engine.halt()
+        if fate is Fate.HANGS:
+            return
+        self.cause = OUT_OF_MEMORY if fate is Fate.RUNS_OUT else _ENGINE_DEAD
+        self.broken.set()
+        for request in self._open.values():
+            request.failed = True
+            request.done.set()
+        self._open.clear()
 
     async def _completions(self, request: web.Request) -> web.StreamResponse:
         return await self._serve(request, chat=False)
@@ -131,6 +149,8 @@ class Frontend:
     async def _serve(self, request: web.Request, *, chat: bool) -> web.StreamResponse:
         received_s = time.monotonic()
         try:
+            if self.broken.is_set():
+                raise _dead()
             body: Any = orjson.loads(await request.read())
             parsed = parse_request(body, self.served, chat=chat)
         except orjson.JSONDecodeError as error:
@@ -148,9 +168,7 @@ class Frontend:
         entry = _Open(writer, sequence, received_s, passes_s)
         if not parsed.stream:
             await self._answered(entry)
-            if entry.refusal is not None:
-                return _refused(entry.refusal)
-            return web.Response(body=writer.whole(), content_type="application/json")
+            return _whole(entry)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         entry.chunked = request.version >= HttpVersion11
         if entry.chunked:
@@ -160,6 +178,8 @@ class Frontend:
         await self._answered(entry)
         if entry.refusal is not None:  # the status has been sent
             await response.write(writer.refused(entry.refusal.reason))
+        if entry.failed:
+            await response.write(writer.failed(_dead().body))
         await response.write_eof()
         return response
 
@@ -171,6 +191,9 @@ class Frontend:
             await until(arrives_s)
         finally:
             self._arriving -= 1
+        if self.broken.is_set():
+            entry.failed = True
+            return
         entry.refusal = self.engine.add(entry.sequence, arrives_s)
         if entry.refusal is not None:
             return
@@ -182,7 +205,7 @@ class Frontend:
                 self.engine.remove(entry.sequence, answered=False)
 
     async def _health(self, _: web.Request) -> web.Response:
-        return web.Response()
+        return web.Response(status=503 if self.broken.is_set() else 200)
 
     async def _models(self, _: web.Request) -> web.Response:
         model = {
@@ -213,11 +236,25 @@ class Frontend:
         return await handler(request)
 
 
+def _whole(entry: _Open) -> web.Response:
+    """The answer to a request that is not streamed."""
+    if entry.refusal is not None:
+        return _refused(entry.refusal)
+    if entry.failed:
+        return web.json_response(_dead().body, status=500)
+    return web.Response(body=entry.writer.whole(), content_type="application/json")
+
+
 def _refused(refusal: Refusal) -> web.Response:
     headers = {}
     if refusal.retry_after_s is not None:
         headers["Retry-After"] = str(math.ceil(refusal.retry_after_s))
     return web.json_response(_refusal(refusal).body, status=429, headers=headers)
+
+
+def _dead() -> RequestError:
+    """What vLLM's front end says of a request whose engine has died."""
+    return RequestError(_ENGINE_DEAD, status=500, kind="InternalServerError")
 
 
 def _refusal(refusal: Refusal) -> RequestError:

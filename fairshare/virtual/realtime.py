@@ -55,6 +55,7 @@ class RealTimeEngine:
     dilation: Dilation = field(default_factory=Dilation)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _woken_s: float = 0.0
+    _halted: bool = False
 
     def add(self, sequence: Sequence, at_s: float) -> Refusal | None:
         """Queue a request that came at ``at_s``, unless the policy refuses it."""
@@ -67,6 +68,10 @@ class RealTimeEngine:
     def remove(self, sequence: Sequence, *, answered: bool) -> None:
         """Forget a request that has its answer, or whose client has gone."""
         self.engine.remove(sequence, _now_s(), answered=answered)
+
+    def halt(self) -> None:
+        """End no step any more."""
+        self._halted = True
 
     async def run(self) -> None:
         """Step for ever."""
@@ -85,6 +90,8 @@ class RealTimeEngine:
             decoding = self.engine.decoding()
             ended: Ended = self.engine.end(1, _now_s())
             self._deliver(decoding + ended.prefilled)
+            if self._halted:
+                await asyncio.Event().wait()
             start_s = self._next_start(due_s, _now_s())
 
     async def _something_new(self) -> float:

@@ -20,7 +20,8 @@ from aiohttp import web
 from fairshare.errors import FairshareError
 from fairshare.virtual.board import Board, Entry, own_entry
 from fairshare.virtual.engine import Engine, Limits
-from fairshare.virtual.failing import fails, knob_value
+from fairshare.virtual.failing import fails
+from fairshare.virtual.fates import doom_of_knobs, fail_to_start, slowed
 from fairshare.virtual.http import Frontend
 from fairshare.virtual.memory import MemoryPlan, StartError, plan_memory
 from fairshare.virtual.models import VirtualModel, virtual_model
@@ -32,6 +33,7 @@ from fairshare.virtual.scheduling import policy_of
 from fairshare.virtual.share import NoDeviceError, ProcessShare, find_share
 
 _CLAIM_TRIES = 3
+_BROKEN_S = 0.5  # so long vLLM's front end survives its engine while requests fail
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +94,13 @@ async def _serve(options: argparse.Namespace, claim: _Claim) -> int:
         ),
         front_end_s=options.front_end_s,
         api_key=os.environ.get("VLLM_API_KEY"),
-        dies_after=_dies_after(),
+        doom=doom_of_knobs(),
     )
     limits = Limits(options.max_num_seqs, options.max_num_batched_tokens, claim.memory.kv_blocks)
     realtime = RealTimeEngine(
         Engine(limits, policy_of(options.scheduling_policy, os.environ)),
         Costs.of(share.gpu, model, eager=options.enforce_eager),
-        share.rule(),
+        slowed(share.rule()),
         share.partition,
         claim.entry,
         claim.board,
@@ -118,9 +120,13 @@ async def _serve(options: argparse.Namespace, claim: _Claim) -> int:
         await web.TCPSite(runner, options.host, options.port).start()
         _log("INFO", f"serving {name} on http://{options.host}:{options.port} ({share.label})")
         waiting = asyncio.create_task(stop.wait())
-        await asyncio.wait({waiting, stepping}, return_when=asyncio.FIRST_COMPLETED)
+        broken = asyncio.create_task(frontend.broken.wait())
+        await asyncio.wait({waiting, broken, stepping}, return_when=asyncio.FIRST_COMPLETED)
         if stepping.done():
             stepping.result()  # the engine never ends by itself: raises what broke it
+        if broken.done():
+            _log("ERROR", frontend.cause)
+            await asyncio.sleep(_BROKEN_S)
     finally:
         stepping.cancel()
         await runner.cleanup()
@@ -131,8 +137,7 @@ async def _serve(options: argparse.Namespace, claim: _Claim) -> int:
 @contextmanager
 def _claimed(options: argparse.Namespace) -> Iterator[_Claim]:
     """Claim memory and a place on the board, and tell in ``servers/<pid>.json``."""
-    if fails("server_dies_at_start"):
-        raise StartError("RuntimeError: simulated failure (server_dies_at_start)")
+    fail_to_start()
     model = virtual_model(options.model)
     max_model_len = _max_model_len(options, model)
     share = find_share(os.environ, options.gpu)
@@ -202,11 +207,6 @@ def _max_model_len(options: argparse.Namespace, model: VirtualModel) -> int:
             f"max_model_len ({model.max_model_len})"
         )
     return asked or model.max_model_len
-
-
-def _dies_after() -> int | None:
-    value = knob_value("server_dies_after")
-    return int(value) if value and value.isdigit() else None
 
 
 def _log(level: str, text: str) -> None:

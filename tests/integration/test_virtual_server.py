@@ -172,8 +172,10 @@ async def test_sigterm_ends_a_busy_server_cleanly(tmp_path: Path) -> None:
         (("--gpu", "nothing"), "", "there is no GPU named 'nothing'"),
         (("--host", "192.0.2.1"), "", "OSError: [Errno 99]"),
         ((), "server_dies_at_start", "simulated failure"),
+        ((), "server_out_of_memory", "torch.OutOfMemoryError: CUDA out of memory"),
+        ((), "server_slow=often", "server_slow=often: not a positive number"),
     ],
-    ids=["model", "length", "memory", "gpu", "host", "knob"],
+    ids=["model", "length", "memory", "gpu", "host", "dies", "out of memory", "knob's value"],
 )
 def test_a_server_that_cannot_start_says_why(
     options: tuple[str, ...], knob: str, message: str
@@ -201,6 +203,24 @@ async def test_knob_kills_the_server_after_so_many_tokens() -> None:
                 async with session.post(f"{doomed.url}/v1/completions", json=body()) as response:
                     await events(response)
         assert await asyncio.to_thread(doomed.process.wait, 10) == 1
+
+
+async def test_knob_breaks_the_engine_behind_a_server_that_still_answers() -> None:
+    """As vLLM does: an error and [DONE] in a stream, then 500 and 503, then the exit code 0."""
+    with server(env={"FAIRSHARE_VIRTUAL_FAIL": "server_out_of_memory_after=5"}) as doomed:
+        async with aiohttp.ClientSession() as session:
+            async with session.post(f"{doomed.url}/v1/completions", json=body()) as response:
+                assert response.status == 200
+                *chunks, error, done = await events(response)
+            assert [len(chunks), error["error"]["code"], done] == [5, 500, "[DONE]"]
+            async with session.post(f"{doomed.url}/v1/completions", json=body()) as response:
+                assert response.status == 500
+                assert (await response.json())["error"]["type"] == "InternalServerError"
+            async with session.get(f"{doomed.url}/health") as response:
+                assert response.status == 503
+        assert await asyncio.to_thread(doomed.process.wait, 10) == 0
+        assert doomed.process.stderr is not None
+        assert "CUDA out of memory" in doomed.process.stderr.read()
 
 
 def test_knob_keeps_the_server_from_ever_being_ready() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fairshare.virtual.failing import FAIL_ENV, STATE_ENV, fails, knob_value, unknown_knobs
+from fairshare.virtual.failing import FAIL_ENV, STATE_ENV, fails, take, unknown_knobs
 
 
 @pytest.fixture
@@ -26,9 +26,9 @@ def test_knobs_come_from_the_environment_and_the_file(
     (folder / "fail").write_text("dci_in_use\nmps_no_start\n")
     assert [fails(name) for name in ("dci_in_use", "mps_no_start", "dgi_lies")] == [True] * 3
     assert not fails("dci_lies")
-    assert knob_value("server_dies_after") == "5"
-    assert knob_value("dgi_lies") == ""
-    assert knob_value("dci_lies") is None
+    assert take("server_dies_after") == "5"
+    assert take("dgi_lies") == ""
+    assert take("dci_lies") is None
 
 
 def test_a_counted_knob_works_so_often(folder: Path) -> None:
@@ -45,6 +45,12 @@ def test_a_knob_with_a_value_works_on_that_alone(folder: Path) -> None:
     assert not fails("mig_pending", "enable")
     assert fails("mig_pending", "disable")
     assert not fails("mig_pending", "disable")
+
+
+def test_a_value_is_taken_as_often_as_its_knob_works(folder: Path) -> None:
+    """A server that is started again after its failure is sound."""
+    (folder / "fail").write_text("server_dies_after=5:1")
+    assert [take("server_dies_after") for _ in range(2)] == ["5", None]
 
 
 def test_a_folder_can_be_named(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
