@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass
 
@@ -23,8 +24,16 @@ class Reply:
 
 
 def new_session() -> aiohttp.ClientSession:
-    """A session that uses no proxy and keeps no connection: a kept one may be closed under us."""
-    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True), trust_env=False)
+    """A session that uses no proxy and keeps no connection: a kept one may be closed under us.
+
+    It has no time limit of its own: aiohttp's takes a cancellation in the moment in which it fires
+    for itself, and whoever cancelled waits for ever.
+    """
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(force_close=True),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+        trust_env=False,
+    )
 
 
 async def get(
@@ -36,11 +45,11 @@ async def get(
         NotHttpError: what came back is not HTTP.
     """
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-    timeout = aiohttp.ClientTimeout(total=timeout_s)
     try:
-        async with session.get(
-            url, headers=headers, timeout=timeout, allow_redirects=False
-        ) as response:
+        async with (
+            asyncio.timeout(timeout_s),
+            session.get(url, headers=headers, allow_redirects=False) as response,
+        ):
             body = await response.content.read(_MAX_BYTES)
             # read() may return early: the rest of a long answer follows piece by piece.
             while len(body) < _MAX_BYTES and (more := await response.content.read(_MAX_BYTES)):
