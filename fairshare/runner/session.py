@@ -11,6 +11,7 @@ from typing import Any
 from fairshare.events import EventLog, Listener
 from fairshare.results import layout
 from fairshare.results.files import writing
+from fairshare.results.ownership import sole_writer
 from fairshare.results.provenance import with_machines
 from fairshare.results.store import ResultStore
 from fairshare.runner.budget import Budget
@@ -90,22 +91,22 @@ async def _execute(
         plan = place.plan
         header = _header(settings, plan, request, place.provenance)
         hunt = knee_hunt(settings)
-        store, plan, found = _store(
-            plan, directory, resume=resume, choice=choice, header=header, hunt=hunt
-        )
-        with EventLog(directory / layout.EVENTS) as events:
-            for listener in listeners:
-                events.listen(listener)
-            events.listen(Eta(plan, settings.launcher.engine, events, devices=place.devices))
-            place.tell(events)
-            _tell_renewal(events, found)
-            events.emit("sweep.started", cells=len(plan.cells), infeasible=len(plan.infeasible))
-            budget = await asyncio.to_thread(_budget, settings, plan, store, ends_s)
-            sweep = place.conductor(store, events, budget=budget, hunt=hunt)
-            looked_for = hunt.overloaded if hunt else set()
-            sweep.outcome.kept_failed = [c for c in found.kept_failed if c not in looked_for]
-            outcome = await conduct(sweep, plan, trial=skip_unready)
-            events.emit("sweep.finished", stopped=outcome.stopped)
+        with sole_writer(directory):
+            store, plan, found = _store(
+                plan, directory, resume=resume, choice=choice, header=header, hunt=hunt
+            )
+            with EventLog(directory / layout.EVENTS) as events:
+                for listener in listeners:
+                    events.listen(listener)
+                events.listen(Eta(plan, settings.launcher.engine, events, devices=place.devices))
+                place.tell(events)
+                _tell_beginning(events, plan, found, header["order"])
+                budget = await asyncio.to_thread(_budget, settings, plan, store, ends_s)
+                sweep = place.conductor(store, events, budget=budget, hunt=hunt)
+                looked_for = hunt.overloaded if hunt else set()
+                sweep.outcome.kept_failed = [c for c in found.kept_failed if c not in looked_for]
+                outcome = await conduct(sweep, plan, trial=skip_unready)
+                events.emit("sweep.finished", stopped=outcome.stopped)
     return outcome
 
 
@@ -152,6 +153,7 @@ def _store(
         {
             **header,
             "starts": store.matrix.get("starts", []),
+            "order": header["order"] if left.cells else store.matrix.get("order"),
             "provenance": with_machines(header["provenance"], store.matrix.get("provenance")),
         }
     )
@@ -179,7 +181,9 @@ def left_to_run(
     return hunt.begin(meant, {each: cells[each] for each in found.kept}), found
 
 
-def _tell_renewal(events: EventLog, found: Renewal) -> None:
+def _tell_beginning(
+    events: EventLog, plan: RunPlan, found: Renewal, order: Mapping[str, Any]
+) -> None:
     if found.kept or found.aside:
         events.emit(
             "sweep.resumed",
@@ -188,6 +192,8 @@ def _tell_renewal(events: EventLog, found: Renewal) -> None:
             superseded=[folder.name for folder in found.aside],
             damaged=found.damaged,
         )
+    infeasible = len(plan.infeasible)
+    events.emit("sweep.started", cells=len(plan.cells), infeasible=infeasible, order=order)
 
 
 def _budget(

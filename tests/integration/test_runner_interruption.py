@@ -143,7 +143,7 @@ def test_a_full_disk_stops_the_sweep_with_its_results(
 
 
 def test_two_runs_do_not_share_a_device(workplace: Workplace, wait_for: Wait) -> None:
-    """The second is refused with exit code 4 and told who holds the device."""
+    """The second is refused and told who holds the device; so is one into the same folder."""
     launcher = workplace.fake_launcher(ttft_ms=5)
     command = (
         "matrix", "brief.yaml", "--device", "cpu", "--launcher", launcher, "--model", "tiny",
@@ -152,7 +152,10 @@ def test_two_runs_do_not_share_a_device(workplace: Workplace, wait_for: Wait) ->
     first = workplace.start(*command, "one")
     wait_for(first, "server all ready")
     second = workplace.run(*command, "two")
+    elsewhere = workplace.run(*command, "one", "--device", "virtual", "--launcher", "virtual")
     first.send_signal(signal.SIGINT)
     first.communicate(timeout=60)
     assert second.returncode == 4, second.stdout
     assert str(first.pid) in second.stdout
+    assert elsewhere.returncode == 2, elsewhere.stdout
+    assert "another run writes into one" in elsewhere.stdout
