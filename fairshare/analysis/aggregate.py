@@ -15,7 +15,7 @@ from fairshare.analysis.model import (
     CellAnalysis,
     TenantMetrics,
 )
-from fairshare.analysis.slowdown import isolation_index
+from fairshare.analysis.slowdown import isolation_index, isolation_interval
 from fairshare.analysis.stats import ENOUGH_FOR_P99, Interval, t_interval
 from fairshare.analysis.steadiness import WATCHED, disagreement, sentences
 from fairshare.records import Mark, Mode, Provenance, Scheduling, mode_label
@@ -202,8 +202,13 @@ def figures_of(cell: CellAnalysis, row: TenantMetrics) -> Figures:
         numbers["sent_per_s"] = row.requests / cell.window_s
     if row.tenant is None:
         numbers["isolation_index"] = isolation_index(cell)
-    for name, ratio in cell.slowdown.get(row.tenant, {}).items() if row.tenant else ():
-        numbers[f"slowdown_{name.removesuffix('_s')}"] = ratio
+        if (interval := isolation_interval(cell)) is not None:
+            within["isolation_index"] = interval
+    else:
+        for name, ratio in cell.slowdown.get(row.tenant, {}).items():
+            numbers[f"slowdown_{name.removesuffix('_s')}"] = ratio
+        for name, interval in cell.slowdown_intervals.get(row.tenant, {}).items():
+            within[f"slowdown_{name.removesuffix('_s')}"] = interval
     return numbers, within
 
 

@@ -17,7 +17,7 @@ from fairshare.analysis.metrics import tenant_metrics
 from fairshare.analysis.model import Analysis, CellAnalysis, TenantMetrics
 from fairshare.analysis.plausibility import plausibility
 from fairshare.analysis.rounds import rounds
-from fairshare.analysis.slowdown import slowdowns
+from fairshare.analysis.slowdown import with_slowdowns
 from fairshare.analysis.steadiness import unsteady
 from fairshare.analysis.violations import NOTHING_ASSUMED, Assumed
 from fairshare.analysis.workers import side_by_side
@@ -49,14 +49,10 @@ def analyze(
         chosen,
         worthwhile=_recorded_bytes(chosen) > _WORTH_PROCESSES_BYTES,
     )
-    slowed = slowdowns(cells)
     return Analysis(
         name=str(store.matrix.get("name") or store.dir.resolve().name),
         matrix=store.matrix,
-        cells=tuple(
-            replace(cell, slowdown=slowed.get(cell.result.id, {}))
-            for cell in sorted(cells, key=_order)
-        ),
+        cells=tuple(with_slowdowns(sorted(cells, key=_order))),
         killed=tuple(store.killed()),
     )
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
-from fairshare.analysis.differences import Sample
+from fairshare.analysis.differences import Difference, Sample
 from fairshare.analysis.model import CellAnalysis, TenantMetrics
-from fairshare.analysis.slowdown import isolation_index
+from fairshare.analysis.slowdown import interactive, isolation_index, isolation_interval
 from fairshare.analysis.stats import Interval
 from fairshare.analysis.table import format_index, format_number, format_seconds
 
@@ -32,6 +31,35 @@ class Goal:
     """What a reader does to get it."""
     most: float = math.inf
     """The largest value that there is."""
+    over: float | None = None
+    """What is shown is this over what is compared: a price over a rate."""
+
+    @property
+    def more_is_better(self) -> bool:
+        """Of what is shown."""
+        return self.higher and self.over is None
+
+    def shown(self, value: float) -> float:
+        """What is shown of a value that is compared."""
+        return value if self.over is None else self.over / value
+
+    def shown_interval(self, interval: Interval | None) -> Interval | None:
+        """The same of its interval; None where that has no end."""
+        if interval is None or self.over is None:
+            return interval
+        if interval.low <= 0:
+            return None
+        return Interval(self.shown(interval.high), self.shown(interval.low))
+
+    def shown_difference(self, between: Difference) -> Difference:
+        """The same of a difference: that of the first with what would lie so far from it."""
+        if self.over is None:
+            return between
+        first, apart = between.first, between.interval
+        ends = None if apart is None else Interval(first + apart.low, first + apart.high)
+        if (found := self.shown_interval(ends)) is not None:
+            found = Interval(found.low - self.shown(first), found.high - self.shown(first))
+        return Difference(self.shown(first), self.shown(between.second), between.pairs, found)
 
 
 def goals(price_per_hour: float | None = None) -> list[Goal]:
@@ -53,8 +81,9 @@ def goals(price_per_hour: float | None = None) -> list[Goal]:
             most=1.0,
         ),
         Goal(
-            "Isolation", "isolation index: worst E2E P99 alone / when sharing", True, format_index,
-            _isolation, "nothing to compare with: add exclusive to --modes", most=1.0,
+            "Isolation", "isolation index: E2E P99 alone / when sharing, worst interactive tenant",
+            True, format_index, _isolation,
+            "nothing to compare with: add exclusive to --modes", most=1.0,
         ),
         Goal(
             "SLO goodput", "requests per second within all limits", True, format_number, _goodput,
@@ -64,27 +93,12 @@ def goals(price_per_hour: float | None = None) -> list[Goal]:
     if price_per_hour is not None:
         found.append(
             Goal(
-                "Cost", f"per million output tokens, at {price_per_hour:g} an hour", False,
-                format_number, lambda cell: _cost(cell, price_per_hour),
-                "no output token came in the window",
+                "Cost", f"per million output tokens, at {price_per_hour:g} an hour", True,
+                format_number, _paid, "no output token came in the window",
+                over=price_per_hour / _HOUR_S * _TOKENS,
             )
         )  # fmt: skip
     return found
-
-
-def interactive(cell: CellAnalysis) -> list[TenantMetrics]:
-    """The tenants of whom somebody waits for a first token.
-
-    Those with a limit on it; else those with arrivals of their own; else all.
-    """
-    told: dict[str, Mapping[str, Any]] = {str(t.get("name")): t for t in cell.result.tenants}
-    limited = [
-        row
-        for row in cell.tenants
-        if (told.get(str(row.tenant), {}).get("slo") or {}).get("ttft_s") is not None
-    ]
-    arriving = [row for row in cell.tenants if told.get(str(row.tenant), {}).get("open_loop")]
-    return limited or arriving or list(cell.tenants)
 
 
 def _of_total(cell: CellAnalysis, metric: str) -> Sample | None:
@@ -121,7 +135,9 @@ def _jain(cell: CellAnalysis) -> Sample | None:
 
 def _isolation(cell: CellAnalysis) -> Sample | None:
     index = isolation_index(cell)
-    return None if index is None or not _answered(cell.tenants) else Sample(index, None)
+    if index is None or not _answered(interactive(cell)):
+        return None
+    return Sample(index, isolation_interval(cell))
 
 
 def _answered(rows: Iterable[TenantMetrics]) -> bool:
@@ -143,15 +159,7 @@ def _goodput(cell: CellAnalysis) -> Sample | None:
     return Sample(found.value, interval)
 
 
-def _cost(cell: CellAnalysis, price_per_hour: float) -> Sample | None:
-    rate = _of_total(cell, "output_tokens_per_s")
-    if rate is None or not rate.value:
-        return None
-
-    def cost(tokens_per_s: float) -> float:
-        return price_per_hour / _HOUR_S / tokens_per_s * _TOKENS
-
-    interval = rate.interval
-    if interval is None or interval.low <= 0:
-        return Sample(cost(rate.value), None)
-    return Sample(cost(rate.value), Interval(cost(interval.high), cost(interval.low)))
+def _paid(cell: CellAnalysis) -> Sample | None:
+    """The tokens per second of which a price is: who has more of them pays less for each."""
+    found = _of_total(cell, "output_tokens_per_s")
+    return found if found is not None and found.value else None

@@ -26,7 +26,12 @@ from fairshare.records import Mode
 _SLOWDOWN = f"slowdown_{TAIL.removesuffix('_s')}"
 _TAIL = Column("E2E P99", _SLOWDOWN, format_ratio, "E2E P99 over that alone")
 _FIRST = Column("TTFT P99", "slowdown_ttft_p99", format_ratio, "TTFT P99 over that alone")
-_INDEX = Column("isolation", "isolation_index", format_index, "worst E2E P99 alone / sharing")
+_INDEX = Column(
+    "isolation",
+    "isolation_index",
+    format_index,
+    "E2E P99 alone / sharing, worst interactive tenant",
+)
 _SEVERITY = (1.1, 1.5, 3.0)  # from where on a slowdown is shown as light, middling, grave
 _NAMED = 3  # aggressors that are named; more are counted
 

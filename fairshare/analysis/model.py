@@ -272,6 +272,8 @@ class CellAnalysis:
     fairness: Fairness | None = None
     slowdown: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Tenant to metric name (``e2e_p99_s``) to the ratio to that tenant alone."""
+    slowdown_intervals: Mapping[str, Mapping[str, Interval]] = field(default_factory=dict)
+    """The same of each ratio's interval within the run, where both latencies have one."""
     series: Series | None = None
     """None of a tenant alone."""
     decisions: Decisions | None = None

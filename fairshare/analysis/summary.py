@@ -65,7 +65,7 @@ DEFINITIONS = {
     "repetition (by seed); interval: Student's t over pairs, of one pair from the runs' own",
     "slowdown": "latency when sharing / latency of the same tenant alone (exclusive), "
     "same repetition",
-    "isolation_index": "the worst hit tenant's E2E P99 alone / when sharing, 1 at most",
+    "isolation_index": "the worst hit interactive tenant's E2E P99 alone / when sharing, 1 at most",
     "interactions": "begun in the window: their first call was meant for it; completed: every call "
     "answered; failed: a call failed (broken: not the first one); cut: neither, for the window or "
     "the drain (unfinished) ended first; interaction_completion_rate = completed / (completed + "

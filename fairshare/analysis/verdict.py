@@ -15,8 +15,9 @@ import numpy as np
 
 from fairshare.analysis.aggregate import Setting
 from fairshare.analysis.differences import Difference, Sample, difference
-from fairshare.analysis.goals import Goal, goals, interactive
+from fairshare.analysis.goals import Goal, goals
 from fairshare.analysis.model import Analysis, CellAnalysis
+from fairshare.analysis.slowdown import interactive
 from fairshare.analysis.stats import Interval, t_interval
 from fairshare.analysis.table import visible
 from fairshare.records import Mark, Mode, Provenance
@@ -107,49 +108,57 @@ class Verdict:
     @property
     def value(self) -> str:
         """The best figure."""
-        return self.goal.form(self.winner.value) if self.winner else ""
+        return self.goal.form(self.goal.shown(self.winner.value)) if self.winner else ""
 
     @property
     def interval(self) -> str:
         """Its interval."""
-        return _span(self.winner.interval, self.goal) if self.winner else ""
+        if self.winner is None:
+            return ""
+        return _span(self.goal.shown_interval(self.winner.interval), self.goal)
 
     @property
     def lead(self) -> str:
         """By how much it is ahead of whom: ``+123 (+12 %) over mps``."""
         if self.margin is None or len(self.ranked) < 2:
             return ""
-        ahead = abs(self.margin.change)
-        base = self.margin.second
+        margin = self.goal.shown_difference(self.margin)
+        ahead, base = abs(margin.change), margin.second
         part = f" ({ahead / base * 100:.1f} %)" if base else ""
-        word = "more" if self.goal.higher else "less"
+        word = "more" if self.goal.more_is_better else "less"
         return f"{self.goal.form(ahead)}{part} {word} than {self.ranked[1].mode}"
 
     @property
     def lead_interval(self) -> str:
         """The interval of the lead; below 0 the runner-up would be the better one."""
-        if self.margin is None or self.margin.interval is None:
+        apart = self.goal.shown_difference(self.margin).interval if self.margin else None
+        if apart is None:
             return ""
-        low, high = self.margin.interval.low, self.margin.interval.high
-        ahead = Interval(-high, -low) if self.goal.higher else Interval(low, high)
+        ahead = Interval(-apart.high, -apart.low) if self.goal.more_is_better else apart
         return _span(ahead, self.goal)
 
     def as_json(self) -> dict[str, Any]:
         """For other tools: the modes best first, and what is known of the lead."""
+        goal = self.goal
+        margin = goal.shown_difference(self.margin) if self.margin else None
         return {
             "scenario": self.setting.scenario,
             "load_scale": self.setting.load_scale,
             "concurrency": self.setting.concurrency,
-            "goal": self.goal.title,
-            "compared": self.goal.compared,
+            "goal": goal.title,
+            "compared": goal.compared,
             "state": self.state.value,
             "ranked": [
-                {"mode": each.mode, "value": each.value, "interval": each.interval}
+                {
+                    "mode": each.mode,
+                    "value": goal.shown(each.value),
+                    "interval": goal.shown_interval(each.interval),
+                }
                 for each in self.ranked
             ],
             "close": list(self.close),
-            "lead": abs(self.margin.change) if self.margin else None,
-            "second_less_first": self.margin.interval if self.margin else None,
+            "lead": abs(margin.change) if margin else None,
+            "second_less_first": margin.interval if margin else None,
             "provenance": self.winner.provenance.value if self.winner else None,
             "badges": list(self.badges),
             "advice": self.advice,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ import pytest
 from fairshare.analysis.aggregate import rows
 from fairshare.analysis.analyze import analyze
 from fairshare.analysis.interference import InterferenceMatrix, interference
-from fairshare.analysis.model import CellAnalysis
-from fairshare.analysis.slowdown import isolation_index
+from fairshare.analysis.model import CellAnalysis, Latency
+from fairshare.analysis.slowdown import isolation_index, isolation_interval, with_slowdowns
+from fairshare.analysis.stats import Interval
 from fairshare.analysis.subjects import subjects
 from fairshare.analysis.trade_plots import _victims
 from fairshare.records import CellKey, CellResult, CellStatus, Mode, Provenance
@@ -42,6 +44,39 @@ def test_the_isolation_index_is_that_of_the_worst_hit(
 ) -> None:
     """One over the worst slowdown, 1 at most, and absent unless every tenant was measured alone."""
     assert isolation_index(_cell(ratios)) == index
+
+
+def test_a_slowdown_of_one_run_has_an_interval_where_both_tails_have_one() -> None:
+    """Two independent 10 % make 14 % of the ratio; the index ends where the worst hit may be."""
+    both = ((Mode.EXCLUSIVE, 2.0, "a"), (Mode.EXCLUSIVE, 2.0, "b"), (Mode.MPS, 4.0, None))
+    found = with_slowdowns([_measured(mode, tail_s, alone) for mode, tail_s, alone in both])[-1]
+    interval = found.slowdown_intervals["a"]["e2e_p99_s"]
+    assert found.slowdown["a"]["e2e_p99_s"] == pytest.approx(2.0)
+    assert (interval.low, interval.high) == pytest.approx((2 / 1.1443, 2 * 1.1443), rel=1e-3)
+    index = isolation_interval(found)
+    assert index is not None
+    assert (index.low, index.high) == pytest.approx((1 / interval.high, 1 / interval.low))
+    assert isolation_interval(replace(found, slowdown_intervals={})) is None
+
+
+def test_figures_of_different_origin_make_no_slowdown() -> None:
+    """What was simulated alone says nothing of what was measured; emulated is of one device."""
+    alone = [_measured(Mode.EXCLUSIVE, 2.0, name) for name in "ab"]
+    shared = _measured(Mode.MIG, 4.0, None)
+    for origin, paired in ((Provenance.EMULATED, True), (Provenance.SIMULATED, False)):
+        other = replace(shared, result=replace(shared.result, provenance=origin))
+        assert bool(with_slowdowns([*alone, other])[-1].slowdown) is paired
+
+
+def _measured(mode: Mode, tail_s: float, alone: str | None) -> CellAnalysis:
+    """A cell whose tails are known to a tenth."""
+    key = CellKey("s", mode, 1, tenant=alone)
+    result = CellResult(key.slug, key, CellStatus.OK, mode.value, Provenance.MEASURED)
+    tail = Latency(400, tail_s, tail_s, tail_s, tail_s)
+    known = {"e2e_p99_s": Interval(tail_s / 1.1, tail_s * 1.1)}
+    rows = [_metrics(name, 1.0, 0.1, intervals=known) for name in alone or "ab"]
+    tenants = tuple(replace(row, latency={**row.latency, "e2e": tail}) for row in rows)
+    return CellAnalysis(result, (), 1.0, tenants=tenants)
 
 
 @pytest.fixture(scope="module")

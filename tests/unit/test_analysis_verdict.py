@@ -178,13 +178,24 @@ def test_cost_follows_from_price_and_throughput() -> None:
     assert all(goal.title != "Cost" for goal in goals())
 
 
-def test_isolation_needs_a_baseline_and_is_the_worst_tenants() -> None:
-    """Without exclusive cells the flag is named; with them the worst hit tenant decides."""
+def test_cost_is_as_sure_as_the_throughput_that_it_follows_from() -> None:
+    """The same doubt, turned over: no mode is clear in one and too close in the other."""
+    cells = _runs(Mode.LOGICAL, (1290.6, 1283.0, 1262.8)) + _runs(
+        Mode.MPS, (1027.6, 1109.7, 1135.7)
+    )
+    cost, rate = (_line(cells, title, price=2.5) for title in ("Cost", "Throughput"))
+    assert (cost.answer, cost.state) == (rate.answer, rate.state) == ("logical", State.CLEAR)
+    assert (cost.value, cost.lead) == ("0.54", "0.09 (14.7 %) less than mps")
+    assert cost.lead_interval == "0.01 to 0.21"
+
+
+def test_isolation_needs_a_baseline_and_is_the_worst_interactive_tenants() -> None:
+    """Without exclusive cells the flag is named; who floods the device does not decide."""
     bare = _line([_cell(Mode.MPS, 1), _cell(Mode.LOGICAL, 1)], "Isolation")
     assert bare.state is State.MISSING
     assert "exclusive" in bare.advice
     slow = {"chat": {"e2e_p99_s": 4.0}, "batch": {"e2e_p99_s": 1.0}}
-    even = {"chat": {"e2e_p99_s": 2.0}, "batch": {"e2e_p99_s": 2.0}}
+    even = {"chat": {"e2e_p99_s": 2.0}, "batch": {"e2e_p99_s": 9.0}}
     line = _line(
         [_cell(Mode.MPS, 1, slowdown=slow), _cell(Mode.MIG, 1, slowdown=even)], "Isolation"
     )
