@@ -1,4 +1,4 @@
-"""The GPU that vLLM looks a MIG device up on, against a small model of its platform and of NVML."""
+"""The GPU that vLLM takes a UUID for, against a small model of its platform and of NVML."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fairshare.vllm_plugins.mig_devices import map_to_parents, register
+from fairshare.vllm_plugins.mig_devices import map_uuids, register
 
 GPU = "GPU-11111111-0000-0000-0000-000000000000"
 MIG = [f"MIG-{number}0000000-0000-0000-0000-000000000000" for number in range(3)]
@@ -59,7 +59,7 @@ def cuda_module(*, old: bool = False) -> Any:
         def device_id_to_physical_device_id(cls, device_id: int) -> int:
             return int(visible[device_id])
 
-    visible = ["7", MIG[2]]
+    visible = ["7", MIG[2], GPU]
     platform = OldPlatform if old else NvmlCudaPlatform
     return SimpleNamespace(pynvml=nvml, NvmlCudaPlatform=platform)
 
@@ -68,8 +68,8 @@ def cuda_module(*, old: bool = False) -> Any:
 def test_a_mig_device_is_on_its_parent(uuid: str) -> None:
     """Whatever its number within the GPU, a MIG device maps to the GPU's own index."""
     cuda = cuda_module()
-    map_to_parents(cuda)
-    map_to_parents(cuda)
+    map_uuids(cuda)
+    map_uuids(cuda)
     resolve = cuda.NvmlCudaPlatform.device_control_id_to_physical_device_id
     assert resolve(uuid) == 1
     assert cuda.pynvml.open == 0
@@ -81,24 +81,34 @@ def test_the_model_has_the_mistake_that_is_mended() -> None:
     assert resolve(MIG[2]) == 2
 
 
-def test_other_ids_are_left_to_vllm() -> None:
-    """Indices and UUIDs of whole GPUs go the way they went before."""
+def test_other_ids_are_what_they_were() -> None:
+    """An index stays one, and a whole GPU's UUID stands for that GPU."""
     cuda = cuda_module()
-    map_to_parents(cuda)
+    map_uuids(cuda)
     resolve = cuda.NvmlCudaPlatform.device_control_id_to_physical_device_id
     assert resolve("3") == 3
     assert resolve(GPU) == 1
 
 
-def test_versions_that_took_numbers_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where vLLM reads the variable itself, its MIG entries are mapped and its numbers are not."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", f"7,{MIG[2]}")
+@pytest.mark.parametrize("entry", [1, 2])
+def test_versions_that_took_numbers_only(monkeypatch: pytest.MonkeyPatch, entry: int) -> None:
+    """Where vLLM reads the variable itself, its UUIDs are mapped and its numbers are not."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", f"7,{MIG[2]},{GPU}")
     cuda = cuda_module(old=True)
     with pytest.raises(ValueError, match="invalid literal"):
-        cuda.NvmlCudaPlatform.device_id_to_physical_device_id(1)
-    map_to_parents(cuda)
-    assert cuda.NvmlCudaPlatform.device_id_to_physical_device_id(1) == 1
+        cuda.NvmlCudaPlatform.device_id_to_physical_device_id(entry)
+    map_uuids(cuda)
+    assert cuda.NvmlCudaPlatform.device_id_to_physical_device_id(entry) == 1
     assert cuda.NvmlCudaPlatform.device_id_to_physical_device_id(0) == 7
+
+
+def _vllm(monkeypatch: pytest.MonkeyPatch, *, base: type, platform: type) -> None:
+    """A vLLM with these two classes, for `register` to import."""
+    platforms, interface = ModuleType("vllm.platforms"), ModuleType("vllm.platforms.interface")
+    platforms.cuda = SimpleNamespace(pynvml=None, NvmlCudaPlatform=platform)  # type: ignore[attr-defined]
+    interface.Platform = base  # type: ignore[attr-defined]
+    for module in (ModuleType("vllm"), platforms, interface):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
 
 
 def test_an_unknown_vllm_is_told_and_left_running(
@@ -106,9 +116,18 @@ def test_an_unknown_vllm_is_told_and_left_running(
 ) -> None:
     """A vLLM without either function gets a warning in its log and starts as it would have."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", MIG[1])
-    platforms = ModuleType("vllm.platforms")
-    platforms.cuda = SimpleNamespace(pynvml=None, NvmlCudaPlatform=object)  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "vllm", ModuleType("vllm"))
-    monkeypatch.setitem(sys.modules, "vllm.platforms", platforms)
+    _vllm(monkeypatch, base=object, platform=object)
     register()
-    assert "may not find its MIG device" in caplog.text
+    assert f"may not find its device {MIG[1]}" in caplog.text
+
+
+@pytest.mark.parametrize("visible", [GPU, "0", ""])
+def test_a_vllm_that_is_right_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, visible: str
+) -> None:
+    """Without a MIG device nothing of a vLLM that takes UUIDs is touched."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    modern = type("Platform", (), {"device_control_id_to_physical_device_id": None})
+    _vllm(monkeypatch, base=modern, platform=object)
+    register()
+    assert not caplog.text
