@@ -11,14 +11,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from statistics import NormalDist
 
-from fairshare.analysis.stats import Interval, wilson
+from fairshare.analysis.stats import CONFIDENCE, Interval, t_quantile, wilson
 from fairshare.records import CellKey
 
 LEAST_WINDOWS = 2
 """A single window is no evidence of how windows differ."""
 FARTHEST = 64.0
 """How far from where it began a search goes, as a factor."""
+_NORMAL = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 _DIGITS = 3  # of a load: it is part of a cell's name
 
 
@@ -88,10 +90,14 @@ def attainment(tallies: Sequence[Tally]) -> Interval:
 
     Requests of one window meet the same queue, so they are worth fewer independent ones: as many
     as the spread between the windows shows (the design effect of cluster sampling; Kish 1965), and
-    never more than there are.
+    never more than there are. Of few windows that spread is hardly known, so what they are worth
+    shrinks by the square of normal over Student's quantile (Korn and Graubard 1998). A single
+    window counts as if windows did not differ.
     """
     asked, met = sum(t.asked for t in tallies), sum(t.met for t in tallies)
     effect = _design_effect(tallies, asked, met)
+    if len(tallies) > 1:
+        effect *= (t_quantile(len(tallies) - 1) / _NORMAL) ** 2
     return wilson(met / effect, asked / effect) or Interval(0.0, 1.0)
 
 

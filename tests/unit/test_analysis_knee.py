@@ -85,7 +85,9 @@ def test_a_point_is_decided_by_an_interval_clear_of_the_requirement() -> None:
     few: Window = {"chat": Tally(10, 10)}
     assert judge([few], 0.9, 5) is None
     assert judge([few, few], 0.9, 5) is None
-    assert judge([few] * 4, 0.9, 5) is MET
+    assert judge([{"chat": Tally(40, 40)}] * 2, 0.9, 5) is None, "two windows show no spread"
+    assert judge([{"chat": Tally(60, 60)}] * 3, 0.9, 5) is MET
+    assert judge([few] * 5, 0.9, 5) is UNDECIDED
     assert judge([few] * 2, 0.9, 2) is UNDECIDED
     assert judge([{"chat": Tally(5, 20)}], 0.9, 5) is None, "one window decides nothing"
     assert judge([{"chat": Tally(5, 20)}] * 2, 0.9, 5) is MISSED
@@ -94,17 +96,18 @@ def test_a_point_is_decided_by_an_interval_clear_of_the_requirement() -> None:
 
 def test_every_tenant_counts_by_itself() -> None:
     """A tenant that is not served is not made up for by one that is."""
-    window: Window = {"chat": Tally(400, 400), "batch": Tally(2, 10)}
+    window: Window = {"chat": Tally(400, 400), "batch": Tally(2, 100)}
     assert judge([window] * 2, 0.9, 5) is MISSED
     assert judge([{"chat": Tally(400, 400), "batch": Tally(0, 0)}] * 5, 0.9, 5) is UNDECIDED
 
 
 def test_windows_that_differ_are_worth_fewer_requests() -> None:
-    """The interval is as wide as the windows lie apart, and never narrower than Wilson's."""
+    """The interval is as wide as the windows lie apart, and wider where they are few."""
     alike = attainment([Tally(90, 100)] * 4)
     apart = attainment([Tally(100, 100), Tally(70, 100), Tally(98, 100), Tally(92, 100)])
-    assert alike.low == pytest.approx(0.8667, abs=1e-4)  # Wilson of 360 of 400
-    assert alike.high == pytest.approx(0.9258, abs=1e-4)
+    # Wilson of 136.6 of 151.8: three degrees of freedom leave 0.379 of 360 of 400.
+    assert alike.low == pytest.approx(0.8421, abs=1e-3)
+    assert alike.high == pytest.approx(0.9382, abs=1e-3)
     assert apart.low < alike.low
     assert apart.high > alike.high
 
@@ -116,13 +119,13 @@ def test_a_wrong_decision_is_as_rare_as_the_interval_says() -> None:
     def decide(share: float) -> Verdict:
         windows: list[Window] = []
         while True:
-            # Windows differ by more than chance: each has an attainment of its own.
-            own = min(1.0, max(0.0, random.normal(share, 0.02)))
+            # Near the knee the queue of one window is nothing like that of another.
+            own = min(1.0, max(0.0, random.normal(share, 0.1)))
             windows.append({"chat": Tally(int(random.binomial(80, own)), 80)})
             if (verdict := judge(windows, 0.9, 5)) is not None:
                 return verdict
 
-    below = [decide(0.87) for _ in range(400)]
+    below = [decide(0.83) for _ in range(400)]
     above = [decide(0.93) for _ in range(400)]
     assert below.count(MET) <= 0.05 * 400
     assert above.count(MISSED) <= 0.05 * 400
