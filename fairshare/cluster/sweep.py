@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
@@ -44,6 +44,7 @@ from fairshare.runner.settings import Settings
 from fairshare.runner.shortage import Shortage
 from fairshare.sharing.plan import PartitionPlan
 
+_TRIES_PER_DEPLOYMENT = 2  # where one machine's servers fail, another's may not
 _LOSSES_PER_CELL = 2  # one machine may die of anything; two that die of the same cell die of it
 _AGAIN_S = 1.0
 _TIDY_S = 60.0
@@ -52,11 +53,15 @@ _OWN_WORDS = {"stop.requested"}  # said here, for all machines
 
 @dataclass(slots=True)
 class _Work:
-    """Cells of a deployment that are still to be had; ``current`` is the one being measured."""
+    """Cells of a deployment that are still to be had; ``current`` is the one being measured.
+
+    ``refused`` has the machines that gave it up before all of its cells were measured.
+    """
 
     deployment: Deployment
     left: dict[str, PlannedCell]
     current: str | None = None
+    refused: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -69,10 +74,15 @@ class _Visit:
     starts: list[dict[str, Any]] = field(default_factory=list)
     ended: Ended | None = None
     failed: Failed | None = None
+    refused: bool = False
+    """Whether the machine gave the deployment up, and another one is to try it."""
 
 
 class ClusterSweep:
-    """Runs a plan on the machines of a roster. ``stop`` ends it early, everywhere."""
+    """Runs a plan on the machines of a roster. ``stop`` ends it early, everywhere.
+
+    A machine that gives up ``max_like_failures`` deployments in a row gets no more (0: it does).
+    """
 
     def __init__(
         self, roster: Roster, store: ResultStore, events: EventLog, budget: Budget | None
@@ -80,6 +90,7 @@ class ClusterSweep:
         self.events = events
         self.stop = asyncio.Event()
         self.outcome = Outcome()
+        self.max_like_failures = roster.settings.matrix.max_like_failures
         self._roster = roster
         self._settings: Settings = roster.settings
         self._store = store
@@ -89,6 +100,8 @@ class ClusterSweep:
         self._queue: deque[_Work] = deque()
         self._running: dict[asyncio.Task[bool], Member] = {}
         self._lost_in: dict[str, list[str]] = {}
+        self._present = {member.agent.name for member in roster.members}
+        self._gave_up: Counter[str] = Counter()
         self._spent = False
         self._broken: FairshareError | None = None
 
@@ -136,10 +149,11 @@ class ClusterSweep:
     async def _hand_out(self) -> None:
         idle = list(self._roster.members)
         while True:
-            while self._queue and idle and not self._ending:
-                member = idle.pop(0)
-                visit = asyncio.create_task(self._visit(member, self._queue.popleft()))
-                self._running[visit] = member
+            for member in list(idle):
+                work = None if self._ending else self._work_for(member)
+                if work is not None:
+                    idle.remove(member)
+                    self._running[asyncio.create_task(self._visit(member, work))] = member
             if not self._running:
                 break
             done, _ = await asyncio.wait(set(self._running), return_when=asyncio.FIRST_COMPLETED)
@@ -147,6 +161,8 @@ class ClusterSweep:
                 member = self._running.pop(task)
                 if task.result():
                     idle.append(member)
+                else:
+                    self._present.discard(member.agent.name)
         if self._queue and not self._ending:
             left = sum(len(work.left) for work in self._queue)
             raise StoppedEarlyError(
@@ -154,6 +170,15 @@ class ClusterSweep:
                 hint="run the same command with --resume when the cluster has machines again: "
                 "complete cells are kept",
             )
+
+    def _work_for(self, member: Member) -> _Work | None:
+        """The next deployment for a machine; not one that it gave up, while others are there."""
+        name = member.agent.name
+        for work in self._queue:
+            if name not in work.refused or self._present <= set(work.refused):
+                self._queue.remove(work)
+                return work
+        return None
 
     async def _visit(self, member: Member, work: _Work) -> bool:
         """Have a machine run what is left of a deployment; whether it can be given another."""
@@ -171,11 +196,25 @@ class ClusterSweep:
             lost = error
         if lost is not None:
             self._lose(visit, str(lost))
+        elif visit.refused:
+            return self._hand_on(visit)
         elif (failed := self._failure(visit)) is not None:
             self._leave_out(visit, failed)
         if work.left and not self._ending:
             self._queue.appendleft(work)
         return lost.agent_lives if lost is not None else failed is None
+
+    def _hand_on(self, visit: _Visit) -> bool:
+        """Leave a deployment that a machine gave up to another; whether it is given others."""
+        name, limit = visit.member.agent.name, self.max_like_failures
+        visit.work.refused.append(name)
+        self._queue.append(visit.work)
+        self._gave_up[name] += 1
+        if not limit or self._gave_up[name] < limit:
+            return True
+        told = f"it gave up {limit} deployments in a row, which others are to try"
+        self._leave_out(visit, Failed(told, "fairshare doctor, run there, may say why"))
+        return False
 
     def _failure(self, visit: _Visit) -> Failed | None:
         """Why a machine that is still there cannot be given another deployment, if so."""
@@ -204,6 +243,8 @@ class ClusterSweep:
         match message:
             case Piece():
                 visit.intake.add(message.path, message.data, first=message.first)
+            case CellSent() if visit.refused:
+                visit.intake.begin(message.id)  # what others are to measure, failed here
             case CellSent():
                 result = visit.intake.finish(message.folder, complete=message.complete)
                 self._note(result, visit)
@@ -225,15 +266,34 @@ class ClusterSweep:
         self.outcome.results.append(result)
         if result.status is not CellStatus.INTERRUPTED:
             visit.work.left.pop(result.id, None)
+        if result.status is CellStatus.OK:
+            self._gave_up.pop(visit.member.agent.name, None)
 
     def _pass_on(self, message: Happened, visit: _Visit) -> None:
         if message.event == "cell.started":
             visit.work.current = message.fields["cell"]
         elif message.event == "cell.finished":
             visit.work.current = None
-        if message.event not in _OWN_WORDS:
-            fields = {**message.fields, "machine": visit.member.agent.name}
-            self.events.emit(message.event, **fields)
+        event, fields = message.event, {**message.fields, "machine": visit.member.agent.name}
+        if event == "deployment.left":
+            event = self._left(visit)
+        if event not in _OWN_WORDS and not (visit.refused and event == "cell.finished"):
+            self.events.emit(event, **fields)
+
+    def _left(self, visit: _Visit) -> str:
+        """What it means that a machine gives up the rest of its deployment: the event to tell.
+
+        It may be the machine's fault, so another one tries it; of the second the cells have failed,
+        and then it was not the first one's.
+        """
+        work, name = visit.work, visit.member.agent.name
+        elsewhere = self._present - {*work.refused, name}
+        if len(work.refused) + 1 < _TRIES_PER_DEPLOYMENT and elsewhere and not self._ending:
+            visit.refused = True
+            return "deployment.moved"
+        for other in work.refused:
+            self._gave_up[other] = max(0, self._gave_up[other] - 1)
+        return "deployment.left"
 
     def _save_starts(self) -> None:
         starts = [start for visit in self._visits for start in visit.starts]

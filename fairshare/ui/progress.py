@@ -42,6 +42,7 @@ class Progress:
             "cell.finished": self._done,
             "stop.requested": self._stopping,
             "run.not_undone": self._not_undone,
+            "deployment.moved": self._moved,
             "machine.lost": self._lost,
             "machine.left_out": self._not_taken,
         }
@@ -78,6 +79,10 @@ class Progress:
         self._say(f"lost {event['machine']}: {_shortened(str(event['reason']))}", fg="yellow")
         if left := len(event["left"]):
             self._say(f"  {left} cell{'s are' if left > 1 else ' is'} run elsewhere")
+
+    def _moved(self, event: Event) -> None:
+        reason = _shortened(str(event["reason"]))
+        self._say(f"given up by {event['machine']}, tried elsewhere: {reason}", fg="yellow")
 
     def _not_taken(self, event: Event) -> None:
         self._say(f"left out: {event['machine']}: {event['reason']}", fg="yellow")

@@ -76,9 +76,9 @@ class Machine:
         self.dismissed = True
 
 
-def cell_of(cell_id: str, *, complete: bool = True) -> list[Message]:
-    """The messages of one cell that went well, or was given up."""
-    status = CellStatus.OK if complete else CellStatus.INTERRUPTED
+def cell_of(cell_id: str, status: CellStatus = CellStatus.OK) -> list[Message]:
+    """The messages of one cell that went well, failed, or was given up."""
+    complete = status is not CellStatus.INTERRUPTED
     key = CellKey("s", Mode.LOGICAL, 1)
     result = CellResult(cell_id, key, status, "logical", Provenance.SIMULATED)
     return [
@@ -122,6 +122,25 @@ async def refuses(machine: Machine, job: Job) -> AsyncIterator[Message]:
     yield Failed("another run holds the device")
 
 
+async def gives_up(machine: Machine, job: Job) -> AsyncIterator[Message]:
+    """No server of its starts, so all cells of the job have failed."""
+    assert job.part is not None
+    told = {"deployment": job.part.deployment, "cells": len(job.part.cells), "reason": "no driver"}
+    yield Happened("deployment.left", told)
+    for cell_id in job.part.cells:
+        for message in cell_of(cell_id, CellStatus.FAILED)[1:]:
+            yield message
+    yield Ended([], 0.0)
+
+
+async def no_mps(machine: Machine, job: Job) -> AsyncIterator[Message]:
+    """Gives up what shares by MPS."""
+    assert job.part is not None
+    script = gives_up if job.part.deployment.startswith("mps") else good
+    async for message in script(machine, job):
+        yield message
+
+
 async def waits(machine: Machine, job: Job) -> AsyncIterator[Message]:
     """A cell that lasts until it is told to stop."""
     assert job.part is not None
@@ -129,7 +148,7 @@ async def waits(machine: Machine, job: Job) -> AsyncIterator[Message]:
     yield cell_of(first)[0]
     machine.begun.set()
     assert await machine.told.get() == STOP
-    for message in cell_of(first, complete=False):
+    for message in cell_of(first, CellStatus.INTERRUPTED):
         yield message
     yield Ended([], 0.0)
 
@@ -215,6 +234,35 @@ async def test_a_machine_that_cannot_go_on_is_left_out(stage: Callable[..., Stag
     on = stage(a=[refuses], b=[good])
     assert len(await on.run()) == 4
     assert on.named("machine.left_out")[0]["reason"] == "another run holds the device"
+
+
+async def test_what_one_machine_gives_up_another_tries(stage: Callable[..., Stage]) -> None:
+    """A machine whose servers never start takes no cell with it, and in the end gets none."""
+    on = stage(a=[gives_up], b=[good])
+    on.sweep.max_like_failures = 1
+    assert len(await on.run()) == 4
+    assert all(cell.result.machine == "b" for cell in on.store.cells())
+    assert [len(machine.jobs) for machine in on.machines] == [1, 2]
+    assert [(e["machine"], e["cells"]) for e in on.named("deployment.moved")] == [("a", 2)]
+    assert on.named("machine.left_out")[0]["machine"] == "a"
+
+
+async def test_what_two_machines_give_up_has_failed(stage: Callable[..., Stage]) -> None:
+    """Then it is the deployment's own fault: its cells are filed, and both machines stay."""
+    on = stage(a=[no_mps], b=[no_mps])
+    on.sweep.max_like_failures = 2
+    assert len(await on.run()) == 2
+    failed = [c.result for c in on.store.cells() if c.result.status is CellStatus.FAILED]
+    assert len(failed) == 2
+    assert sum(len(machine.jobs) for machine in on.machines) == 3
+    assert on.named("machine.left_out") == []
+
+
+async def test_a_lone_machine_files_what_it_gives_up(stage: Callable[..., Stage]) -> None:
+    """With nobody else to try it, a failure is a failure, as on a single machine."""
+    on = stage(a=[gives_up, good])
+    assert len(await on.run()) == 2
+    assert on.named("deployment.moved") == []
 
 
 async def test_without_a_machine_the_sweep_ends_early(stage: Callable[..., Stage]) -> None:
