@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -16,6 +16,7 @@ from fairshare.devices.constants import GpuSpec, gpu_spec, spec_of_product
 from fairshare.errors import Location, ResultsError
 from fairshare.records import Mode
 from fairshare.results import StoredCell, layout
+from fairshare.spec.launcher import DeviceKind
 from fairshare.virtual.models import virtual_model
 
 _YAML: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where it is there
@@ -44,9 +45,13 @@ class ServerShare:
 class Deployment:
     """The servers of a cell and the device that they shared."""
 
-    spec: GpuSpec
     hardware: Hardware
+    """All that the servers had together."""
+    capacity_bytes: float
+    """Memory of one device; infinite where that is not known."""
     servers: tuple[ServerShare, ...]
+    unchecked: str | None = None
+    """What of the device is not known, and so not checked."""
 
 
 class UnknownLimitsError(Exception):
@@ -62,24 +67,58 @@ def deployment(stored: StoredCell, assumed: Assumed) -> Deployment:
         ResultsError: the cell's own file is damaged.
     """
     config = _config(stored)
-    told = mapping(config.get("device")).get("name")
-    spec = gpu_spec(assumed.device) if assumed.device else spec_of_product(str(told or ""))
-    if spec is None:
-        raise UnknownLimitsError(
-            f"the limits of {told!r} are not known" if told else "the device is not told"
-        )
     args = mapping(mapping(config.get("launcher")).get("args"))
     if any(args.get(name) for name in _NOT_ITS_OWN):
         raise UnknownLimitsError("the model lies partly outside of the GPU")
     planned = mapping(config.get("plan")).get("slots")
     slots = planned if isinstance(planned, list) and planned else [_whole(stored)]
+    device = mapping(config.get("device"))
+    if device.get("kind") == DeviceKind.CPU.value and not assumed.device:
+        return _on_cpus(stored, list(map(mapping, slots)), args, assumed)
+    spec = _gpu(device.get("name"), assumed)
     several = _count(args.get("tensor_parallel_size")) * _count(args.get("pipeline_parallel_size"))
     whole = Hardware.of(spec).times(several)
+    servers = []
+    for slot in map(mapping, slots):
+        share = _share(stored, str(slot.get("name")))
+        servers.append(_server(slot, share, args, _part(share, spec, whole), assumed))
+    return Deployment(whole, spec.memory_bytes, tuple(servers))
+
+
+def _gpu(told: Any, assumed: Assumed) -> GpuSpec:
+    spec = gpu_spec(assumed.device) if assumed.device else spec_of_product(str(told or ""))
+    if spec is None:
+        raise UnknownLimitsError(
+            f"the limits of {told!r} are not known" if told else "the device is not told"
+        )
+    return spec
+
+
+def _on_cpus(
+    stored: StoredCell,
+    slots: Sequence[Mapping[str, Any]],
+    args: Mapping[str, Any],
+    assumed: Assumed,
+) -> Deployment:
+    """Servers on CPUs: each on those that were planned for it; their memory is not told."""
+    sets = [slot.get("cpu_set") for slot in slots]
+    known = [set(map(str, each)) if isinstance(each, list) and each else None for each in sets]
+    together = None if None in known else len({cpu for each in known for cpu in each or ()})
+
+    def hardware(count: int | None) -> Hardware:
+        return Hardware.of_cpus("the CPUs", count, assumed.bandwidth_gb_s)
+
     servers = tuple(
-        _server(slot, _share(stored, str(slot.get("name"))), args, (spec, whole), assumed)
-        for slot in map(mapping, slots)
-    )
-    return Deployment(spec, whole, servers)
+        _server(
+            slot, _share(stored, str(slot.get("name"))), args,
+            (hardware(len(own) if own else None), False), assumed,
+        )
+        for slot, own in zip(slots, known, strict=True)
+    )  # fmt: skip
+    missing = ["memory bandwidth"] if assumed.bandwidth_gb_s is None else []
+    missing += ["count"] if together is None else []
+    unchecked = f"of CPUs, the {' and the '.join(missing)} is not told" if missing else None
+    return Deployment(hardware(together), math.inf, servers, unchecked)
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
@@ -122,12 +161,12 @@ def _server(
     slot: Mapping[str, Any],
     share: Mapping[str, Any],
     args: Mapping[str, Any],
-    device: tuple[GpuSpec, Hardware],
+    part: tuple[Hardware, bool],
     assumed: Assumed,
 ) -> ServerShare:
     name = str(slot.get("model") or "")
     served = _served(name, args, assumed)
-    hardware, apart = _part(share, *device)
+    hardware, apart = part
     own = share.get("memory_bytes") or slot.get("memory_bytes")
     capped = isinstance(own, int | float) and 0 < own < hardware.memory_bytes
     memory = float(own) if capped and own is not None else hardware.memory_bytes

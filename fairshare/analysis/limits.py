@@ -6,6 +6,7 @@ only a surprise. Formulas: docs/plausibility.md.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -18,6 +19,10 @@ from fairshare.virtual.models import VirtualModel, virtual_models
 MARGIN = 1.03
 """How far beyond a limit a figure must lie to be called impossible: clocks are read, not known."""
 CONTEXT_BYTES = 500_000_000  # what a CUDA process holds beside weights and cache, at the least
+_CPU_FLOPS = 1024 * 6.2e9
+"""Of one logical CPU at 16 bits, whatever its make: AMX does 1,024 operations on bfloat16 a cycle
+(Intel 64 and IA-32 Architectures Optimization Reference Manual), and 6.2 GHz is the fastest clock
+sold (Intel Core i9-14900KS). Real ones do far less."""
 _FOUR_BITS = re.compile(r"awq|gptq|int4|w4a|4bit|4-bit|nf4|fp4|q4|bitsandbytes|gguf|exl2")
 _SIZE = re.compile(r"[0-9.]+[bm]")
 _EIGHT_BITS = re.compile(r"fp8|int8|w8a|8bit|8-bit|q8")
@@ -36,6 +41,16 @@ class Hardware:
     def of(cls, spec: GpuSpec) -> Hardware:
         """Those of a GPU as its vendor states them."""
         return cls(spec.name, spec.memory_gb_s * 1e9, spec.fp16_tflops * 1e12, spec.memory_bytes)
+
+    @classmethod
+    def of_cpus(cls, name: str, count: int | None, bandwidth_gb_s: float | None) -> Hardware:
+        """Those of ``count`` logical CPUs; what is not known limits nothing."""
+        return cls(
+            name,
+            math.inf if bandwidth_gb_s is None else bandwidth_gb_s * 1e9,
+            math.inf if count is None else count * _CPU_FLOPS,
+            math.inf,
+        )
 
     def part(self, *, compute: float = 1.0, bandwidth: float = 1.0) -> Hardware:
         """What fractions of its compute and of its memory bandwidth can do."""
@@ -114,6 +129,8 @@ def tokens_per_s(served: Served, hardware: Hardware, sequences: float, context: 
 
 def weights_text(served: Served, hardware: Hardware) -> str:
     """Why a step takes its time: ``15.01 GB of weights / 300 GB/s = 50.0 ms a step``."""
+    if math.isinf(hardware.bandwidth_bytes_s):
+        return f"{gigabytes(served.streamed_bytes)} of weights, of which no bandwidth is known"
     step = served.streamed_bytes / hardware.bandwidth_bytes_s
     return (
         f"{gigabytes(served.streamed_bytes)} of weights / "

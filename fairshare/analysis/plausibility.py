@@ -73,7 +73,7 @@ def plausibility(
     done = [(server, _work(own, window, server)) for server, own in pairs]
     found += _of_traffic(deployed, done, window[1] - window[0] + lag_s)
     found += _of_memory(stored, deployed)
-    return Plausibility(tuple(found))
+    return Plausibility(tuple(found), deployed.unchecked)
 
 
 def _of_any_device(result: CellResult, requests: Requests) -> Iterator[Violation]:
@@ -247,7 +247,7 @@ def _needed(server: ServerShare, work: _Work) -> tuple[float, str]:
     together = min(work.sequences or 1, server.sequences or work.sequences or 1)
     mean_context = work.contexts / work.tokens
     if mean_context:
-        together = max(1, min(together, int(server.cache_tokens / mean_context)))
+        together = max(1, int(min(together, server.cache_tokens / mean_context)))
     steps = work.tokens / together / served.tokens_a_step
     cache = served.cache_bytes_per_token * work.contexts / served.tokens_a_step
     text = (
@@ -286,7 +286,7 @@ def _beyond_compute(
 
 def _of_memory(stored: StoredCell, deployed: Deployment) -> Iterator[Violation]:
     """Weights, caches and contexts of all servers against the device's memory."""
-    capacity = deployed.spec.memory_bytes
+    capacity = deployed.capacity_bytes
     needed, parts = 0.0, []
     for server in deployed.servers:
         cache = (server.claimed_cache_tokens or 0) * server.served.cache_bytes_per_token

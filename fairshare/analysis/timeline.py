@@ -80,8 +80,8 @@ def _draw_servers(axes: Axes, frame: pd.DataFrame) -> None:
     servers = [name for name in names if name != _MACHINE]
     if len(servers) > _MOST_SERVERS:
         servers = []
-    colours = sns.color_palette("colorblind", max(1, len(servers)))
-    lines = list(zip(servers, colours, ("-",) * len(servers), strict=True))
+    colours = sns.color_palette("colorblind", len(servers))
+    lines = [(name, colour, "-") for name, colour in zip(servers, colours, strict=True)]
     lines += [(_MACHINE, (0.35, 0.35, 0.35), "--")] if _MACHINE in names else []
     for name, colour, style in lines:
         part = frame[frame["server"].astype(str) == name]

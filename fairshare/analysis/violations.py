@@ -38,6 +38,8 @@ class Assumed:
 
     device: str | None = None
     model: str | None = None
+    bandwidth_gb_s: float | None = None
+    """Of a CPU's memory, in 1e9 bytes per second: nothing tells it."""
 
 
 NOTHING_ASSUMED = Assumed()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fairshare.cli.judging import assumed_flags
+from fairshare.cli.judging import assumed, assumed_flags
 
 if TYPE_CHECKING:
     from fairshare.analysis.claims import Judged
@@ -18,17 +18,19 @@ if TYPE_CHECKING:
 @click.command("plausible")
 @click.argument("place", metavar="TABLE|FOLDER", type=click.Path(path_type=Path))
 @assumed_flags
-def plausible_command(place: Path, device: str | None, model: str | None) -> None:
+def plausible_command(place: Path) -> None:
     """Say which figures cannot be, and show the arithmetic.
 
     TABLE is a CSV file of figures that somebody states (docs/plausibility.md lists its columns);
     FOLDER is a result folder. Peaks of the device are taken whole, so what lies beyond them is a
     contradiction. The exit code is 1 where anything is impossible.
     """
+    from fairshare.analysis.violations import NOTHING_ASSUMED
+
     if place.is_dir():
-        found = _of_folder(place, device, model)
-    elif device or model:
-        raise click.UsageError("--device and --model are of a folder: a table names them itself")
+        found = _of_folder(place)
+    elif assumed() != NOTHING_ASSUMED:
+        raise click.UsageError("what to assume is of a folder: a table names device and model")
     else:
         found = _of_table(place)
     if found:
@@ -63,13 +65,12 @@ def _show_row(row: Judged) -> None:
         click.echo(f"    keeps {text}")
 
 
-def _of_folder(folder: Path, device: str | None, model: str | None) -> int:
+def _of_folder(folder: Path) -> int:
     """Print each impossible cell; returns how many there are."""
     from fairshare.analysis.analyze import analyze
-    from fairshare.analysis.violations import Assumed
     from fairshare.results import ResultStore
 
-    cells = analyze(ResultStore.open(folder), Assumed(device, model)).measured
+    cells = analyze(ResultStore.open(folder), assumed()).measured
     impossible = [cell for cell in cells if cell.plausibility.violations]
     for cell in impossible:
         _show_cell(cell)
@@ -79,7 +80,8 @@ def _of_folder(folder: Path, device: str | None, model: str | None) -> int:
         if (reason := cell.plausibility.unchecked) is not None:
             reasons[reason] = reasons.get(reason, 0) + 1
     for reason, count in reasons.items():
-        click.echo(f"{count} not held against a device: {reason} (name it: --device, --model)")
+        how = "--device, --model and --bandwidth name what is not told"
+        click.echo(f"{count} not held against all limits: {reason} ({how})")
     return len(impossible)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fairshare.cli.judging import assumed_flags, price_flag, price_per_hour
+from fairshare.cli.judging import assumed, assumed_flags, price_flag, price_per_hour
 from fairshare.cli.options import TEXT
 from fairshare.cli.output import say
 
@@ -21,9 +21,9 @@ FOLDER = click.argument("folder", type=click.Path(path_type=Path))
 @FOLDER
 @price_flag
 @assumed_flags
-def analyze_command(folder: Path, device: str | None, model: str | None) -> None:
+def analyze_command(folder: Path) -> None:
     """Rebuild summary.csv and summary.json of FOLDER and print the comparison and the verdict."""
-    _rebuild(folder, device, model, figures=False, html=False)
+    _rebuild(folder, figures=False, html=False)
 
 
 @click.command("plot")
@@ -51,19 +51,16 @@ def plot_command(folder: Path) -> None:
 def report_command(
     *,
     folder: Path,
-    device: str | None,
-    model: str | None,
     cell: str | None,
     form: str,
 ) -> None:
     """Rebuild the report of FOLDER (and its summary and figures)."""
     if cell is not None:
         from fairshare.analysis.pipeline import build_cell_page
-        from fairshare.analysis.violations import Assumed
 
-        say(f"page of the cell: {build_cell_page(folder, cell, Assumed(device, model))}")
+        say(f"page of the cell: {build_cell_page(folder, cell, assumed())}")
         return
-    built = _rebuild(folder, device, model, figures=True, html=form == "html", pdf=form == "latex")
+    built = _rebuild(folder, figures=True, html=form == "html", pdf=form == "latex")
     if form == "latex":
         from fairshare.analysis.article import write_article
 
@@ -76,15 +73,12 @@ def report_command(
 
 def _rebuild(
     folder: Path,
-    device: str | None = None,
-    model: str | None = None,
     *,
     figures: bool,
     html: bool,
     pdf: bool = False,
 ) -> BuiltAnalysis:
     from fairshare.analysis import build
-    from fairshare.analysis.violations import Assumed
     from fairshare.ui.outcome import show_analysis
 
     built = build(
@@ -93,7 +87,7 @@ def _rebuild(
         html=html,
         pdf=pdf,
         price_per_hour=price_per_hour(),
-        assumed=Assumed(device, model),
+        assumed=assumed(),
     )
     show_analysis(built)
     return built

@@ -234,6 +234,33 @@ def test_a_device_and_a_model_can_be_assumed(tmp_path: Path) -> None:
     assert {"first token", "memory"} <= _checks(cell)
 
 
+_CPU = _config(
+    device={"kind": "cpu", "name": "AMD EPYC"},
+    plan={
+        "slots": [
+            {"name": "s0", "model": "qwen3-0.6b", "tenants": ["chat", "batch"], "cpu_set": [0, 1]}
+        ]
+    },
+)
+
+
+def test_cpus_are_held_against_what_no_cpu_can_do(tmp_path: Path) -> None:
+    """Two cores have a ceiling whatever their make, and their bandwidth is not made up."""
+    assert _checks(_cell(tmp_path / "a", config=_CPU)) == set()
+    planted = _cell(tmp_path / "b", _long_prompts, config=_CPU)
+    assert {"first token", "compute"} <= _checks(planted)
+    assert "13 is the peak" in " ".join(map(str, planted.plausibility.violations))
+    unchecked = planted.plausibility.unchecked
+    assert unchecked == "of CPUs, the memory bandwidth is not told"
+
+
+def test_the_bandwidth_of_a_cpu_can_be_named(tmp_path: Path) -> None:
+    """With it, decoding is held against the weights that every step reads."""
+    cell = _cell(tmp_path, config=_CPU, assumed=Assumed(bandwidth_gb_s=20.0))
+    assert {"time per token", "memory bandwidth"} <= _checks(cell)
+    assert cell.plausibility.unchecked is None
+
+
 def test_summary_terminal_and_page_show_the_arithmetic(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
