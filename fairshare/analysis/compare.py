@@ -40,10 +40,14 @@ class Change:
     """Which folder is held against the first, counted from 1."""
     difference: Difference
     regression: bool
+    same_engine: bool = True
+    """Engines are not ranked: what differs between two of them is more than how a GPU is shared."""
 
     @property
     def verdict(self) -> str:
         """``better``, ``worse``, or why neither can be said."""
+        if not self.same_engine:
+            return "another engine"
         if self.difference.interval is None:
             return "no interval"
         if not self.difference.certain:
@@ -113,8 +117,9 @@ def compare(
     analyses = [analyze(store) for store in stores]
     keyed = [_by_key(analysis) for analysis in analyses]
     measured = [{key: cell for key, cell in side.items() if cell.tenants} for side in keyed]
+    engines = [_engine(store) for store in stores]
     changes = [
-        change
+        change if engines[number] == engines[0] else _unranked(change)
         for number in range(1, len(folders))
         for change in _changes(measured[0], measured[number], number, limits or Limits())
         if change.metric in metrics
@@ -142,6 +147,16 @@ def _folder(path: Path, cells: Sequence[CellAnalysis]) -> Folder:
     provenance = sorted({cell.result.provenance.value for cell in cells})
     marks = sorted({mark.value for cell in cells for mark in cell.marks})
     return Folder(path, tuple(provenance), tuple(marks))
+
+
+def _engine(store: ResultStore) -> str | None:
+    """The name of what served; its version is another explanation, not another engine."""
+    engine = (store.matrix.get("provenance") or {}).get("engine")
+    return engine.get("name") if isinstance(engine, Mapping) else None
+
+
+def _unranked(change: Change) -> Change:
+    return replace(change, regression=False, same_engine=False)
 
 
 def _by_key(analysis: Analysis) -> _Keyed:

@@ -142,6 +142,17 @@ def test_a_regression_ends_with_its_exit_code(slower: tuple[Path, Path]) -> None
     assert backwards[0] == ExitCode.OK, "faster is no regression"
 
 
+def test_another_engine_is_shown_and_not_ranked(slower: tuple[Path, Path]) -> None:
+    """Figures of two engines stand side by side: neither is better, and none is a regression."""
+    store = ResultStore.open(slower[1])
+    found = {**store.matrix["provenance"], "engine": {"name": "transformers", "version": "5"}}
+    store.save_matrix({**store.matrix, "provenance": found})
+    code, said = run(*slower, "--fail-on-regression")
+    assert code == 0
+    assert "another engine" in said
+    assert "REGRESSION" not in said
+
+
 def test_cells_without_a_partner_are_named_with_the_reason(tmp_path: Path) -> None:
     """Missing is said; failed where the first folder worked is a regression in itself."""
     first = folder(tmp_path / "a", repetitions=2)
