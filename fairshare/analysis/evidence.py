@@ -69,7 +69,7 @@ def absent(drawn: Iterable[str], subject: Subject, matrix: Mapping[str, object])
     }
     missing = [kind for kind in reasons if kind not in set(drawn)]
     lines = [f"{subject.name}: no figure {kind}: {reasons[kind]}" for kind in missing]
-    if subject.frame["concurrency"].nunique() < 2:
+    if len({r.setting.concurrency for r in subject.rows if r.estimates} - {None}) < 2:
         why = "one concurrency was measured (--concurrency 1,4,16 for curves)"
         lines.append(f"{subject.name}: throughput and tail latency as bars: {why}")
     return lines

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fairshare.analysis.aggregate import Row, rows
 from fairshare.analysis.analyze import analyze
+from fairshare.analysis.gallery import draw
 from fairshare.analysis.interference import interference
 from fairshare.analysis.model import Analysis, CellAnalysis, Drawn, Outcome
 from fairshare.analysis.searched import Searched, searched
@@ -14,6 +15,7 @@ from fairshare.analysis.summary import summary_csv, summary_json
 from fairshare.analysis.table import Table, interaction_tables, policy_tables, tables, visible
 from fairshare.analysis.verdict import Answer, answers
 from fairshare.analysis.violations import NOTHING_ASSUMED, Assumed
+from fairshare.analysis.workers import prepare
 from fairshare.records import CellStatus
 from fairshare.results import ResultStore, layout
 from fairshare.results.files import write_atomic, writing
@@ -80,6 +82,8 @@ def build_analysis(
 ) -> BuiltAnalysis:
     """Rebuild ``analysis/``; see :func:`fairshare.analysis.build`."""
     store = ResultStore.open(directory)
+    if figures:
+        prepare()  # while records are read
     analysis = analyze(store, assumed)
     made = rows(analysis)
     folder = directory / layout.ANALYSIS
@@ -102,8 +106,6 @@ def build_analysis(
     drawn: list[Drawn] = []
     left_out: list[str] = []
     if figures:
-        from fairshare.analysis.plots import draw  # noqa: PLC0415  (pandas and matplotlib)
-
         gallery = draw(store, shown, made, folder / layout.FIGURES, pdf=pdf)
         drawn, left_out = gallery.drawn, gallery.left_out
     report = None
@@ -150,9 +152,9 @@ def build_cell_page(directory: Path, cell_id: str, assumed: Assumed = NOTHING_AS
         ResultsError: there is no such cell, or the folder is damaged.
     """
     from fairshare.analysis.cell_views import cell_view  # noqa: PLC0415  (yaml)
-    from fairshare.analysis.plots import draw  # noqa: PLC0415  (pandas and matplotlib)
     from fairshare.analysis.report import render_cell  # noqa: PLC0415  (jinja2)
 
+    prepare()
     store = ResultStore.open(directory)
     analysis = analyze(store, assumed, only=cell_id)
     folder = directory / layout.ANALYSIS / layout.CELLS / layout.cell_folder(cell_id)

@@ -1,9 +1,8 @@
-"""The figures of a result folder."""
+"""The figures of one scenario at one load scale."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,69 +10,33 @@ from matplotlib.figure import Figure
 
 from fairshare.analysis.aggregate import Row
 from fairshare.analysis.drawing import Panel, draw_curves, draw_panel
-from fairshare.analysis.evidence import absent, evidence
+from fairshare.analysis.evidence import evidence
 from fairshare.analysis.frames import curves_frame
-from fairshare.analysis.model import Analysis, Drawn
+from fairshare.analysis.gallery import Family
+from fairshare.analysis.model import Drawn
 from fairshare.analysis.policy_plots import policy_figures
 from fairshare.analysis.round_plots import round_figures
-from fairshare.analysis.style import legend, panels, remove_old, save, themed, wrapped
-from fairshare.analysis.subjects import Subject, subjects
+from fairshare.analysis.style import legend, panels, save, themed, wrapped
+from fairshare.analysis.subjects import Subject
 from fairshare.analysis.table import TOTAL
 from fairshare.analysis.timeline import CPU, GPU, Gauge, draw_timeline
 from fairshare.analysis.trade_plots import trade_figures
-from fairshare.analysis.workers import side_by_side
-from fairshare.results import ResultStore
 from fairshare.results.layout import cell_folder
 
-_WORTH_PROCESSES = 2  # subjects: each takes ten seconds, and a process one to start
 _MOST_CELLS = 6  # columns of the timeline
 
 
-@dataclass(frozen=True, slots=True)
-class Gallery:
-    """The figures on disk, and a line for each usual one that there is no data for."""
-
-    drawn: list[Drawn]
-    left_out: list[str]
-
-
-def draw(
-    store: ResultStore,
-    analysis: Analysis,
-    rows: Sequence[Row],
-    folder: Path,
-    *,
-    pdf: bool = False,
-) -> Gallery:
-    """Draw all figures into ``folder``, as PNG, SVG and with ``pdf`` as such.
-
-    What was there before is removed.
+def draw_families(
+    subject: Subject, families: Sequence[Family], folder: Path, *, pdf: bool
+) -> dict[str, Drawn]:
+    """Draw these figures of a subject into ``folder``; each by its kind.
 
     Raises:
         ResultsError: damaged telemetry.
     """
-    remove_old(folder)
-    stored = {cell.result.id: cell for cell in store.cells()}
-    found = list(subjects(analysis, rows, stored))
-    galleries = side_by_side(
-        partial(_draw_subject, matrix=analysis.matrix, folder=folder, pdf=pdf),
-        found,
-        worthwhile=len(found) >= _WORTH_PROCESSES,
-    )
-    return Gallery(
-        [figure for gallery in galleries for figure in gallery.drawn],
-        [line for gallery in galleries for line in gallery.left_out],
-    )
-
-
-def _draw_subject(
-    subject: Subject, *, matrix: Mapping[str, object], folder: Path, pdf: bool
-) -> Gallery:
-    """All figures of one subject, on disk."""
-    gallery = Gallery([], [])
-    kinds = []
+    made = {}
     with themed():
-        for kind, title, caption, figure in _figures(subject):
+        for kind, title, caption, figure in _figures(subject, families):
             name = f"{kind}_{cell_folder(subject.name.replace(' ', '_'))}"
             about = Drawn(
                 name=name,
@@ -85,10 +48,8 @@ def _draw_subject(
                 provenance=tuple(dict.fromkeys(row.provenance.value for row in subject.rows)),
                 marks=marked_modes(subject.rows),
             )
-            gallery.drawn.append(save(figure, about))
-            kinds.append(kind)
-    gallery.left_out.extend(absent(kinds, subject, matrix))
-    return gallery
+            made[kind] = save(figure, about)
+    return made
 
 
 def marked_modes(rows: Sequence[Row]) -> tuple[str, ...]:
@@ -104,20 +65,20 @@ def marked_modes(rows: Sequence[Row]) -> tuple[str, ...]:
     )
 
 
-def _figures(subject: Subject) -> Iterator[tuple[str, str, str, Figure]]:
+def _figures(
+    subject: Subject, families: Sequence[Family]
+) -> Iterator[tuple[str, str, str, Figure]]:
     """File name, title, caption and figure of everything that can be drawn of a subject."""
-    yield from trade_figures(subject)
-    yield from _speed_figures(subject)
-    yield from _sharing_figures(subject)
-    yield from policy_figures(subject)
-    yield from round_figures(subject)
-    for kind, title, kinds in (
-        ("resources", "CPU use over time", CPU),
-        ("gpu", "GPU use over time", GPU),
-    ):
-        if (timeline := _timeline(subject, kinds)) is not None:
-            caption = "First repetition at the highest concurrency; the measured window is shaded."
-            yield kind, title, caption, timeline
+    for family in families:
+        yield from _FAMILIES[family](subject)
+
+
+def _timeline_figures(
+    subject: Subject, kind: str, title: str, gauges: Sequence[Gauge]
+) -> Iterator[tuple[str, str, str, Figure]]:
+    if (timeline := _timeline(subject, gauges)) is not None:
+        caption = "First repetition at the highest concurrency; the measured window is shaded."
+        yield kind, title, caption, timeline
 
 
 def _speed_figures(subject: Subject) -> Iterator[tuple[str, str, str, Figure]]:
@@ -262,3 +223,14 @@ def _timeline(subject: Subject, kinds: Sequence[Gauge]) -> Figure | None:
     return draw_timeline(
         [(label, subject.stored[cell.result.id]) for label, cell in chosen[:_MOST_CELLS]], kinds
     )
+
+
+_FAMILIES: dict[Family, Callable[[Subject], Iterator[tuple[str, str, str, Figure]]]] = {
+    Family.TRADE: trade_figures,
+    Family.SPEED: _speed_figures,
+    Family.SHARING: _sharing_figures,
+    Family.POLICIES: policy_figures,
+    Family.ROUNDS: round_figures,
+    Family.CPU: partial(_timeline_figures, kind="resources", title="CPU use over time", gauges=CPU),
+    Family.GPU: partial(_timeline_figures, kind="gpu", title="GPU use over time", gauges=GPU),
+}

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import matplotlib as mpl
@@ -213,12 +212,3 @@ def _save(figure: Figure, drawn: Drawn) -> None:
             temporary = path.with_name(f".{path.name}")
             figure.savefig(temporary, format=path.suffix[1:], metadata=metadata)
             temporary.replace(path)
-
-
-def remove_old(folder: Path) -> None:
-    """Remove the figures of an earlier analysis: what is shown belongs to the same records."""
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in folder.iterdir():
-            if path.suffix in (".png", ".svg", ".pdf"):
-                path.unlink()

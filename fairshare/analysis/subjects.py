@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from fairshare.analysis.aggregate import Row
-from fairshare.analysis.frames import estimates_frame
 from fairshare.analysis.model import Analysis, CellAnalysis
-from fairshare.analysis.style import Look, looks
 from fairshare.records import Mode
 from fairshare.results import StoredCell
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from fairshare.analysis.style import Look
 
 _MOST_TENANTS = 4  # more are shown as their total alone
 
@@ -31,6 +33,8 @@ class Subject:
     @property
     def looks(self) -> dict[str, Look]:
         """How each mode is drawn."""
+        from fairshare.analysis.style import looks  # noqa: PLC0415  (seaborn)
+
         ordered = sorted(
             {(list(Mode).index(row.mode), row.mode_label, row.mode) for row in self.rows}
         )
@@ -59,6 +63,8 @@ class Subject:
     @property
     def frame(self) -> pd.DataFrame:
         """All figures, one per line."""
+        from fairshare.analysis.frames import estimates_frame  # noqa: PLC0415  (pandas)
+
         return estimates_frame(self.rows)
 
     @property

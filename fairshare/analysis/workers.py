@@ -9,12 +9,19 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import (
+    connection,
+    forkserver,
+    get_context,
+    parent_process,
+    set_forkserver_preload,
+)
 from typing import TypeVar
 
 from fairshare.errors import FairshareError
 
 _MOST = 8
+_HEAVY = ["fairshare.analysis.plots"]  # what it imports takes seconds, once for all processes
 _CHUNK = 8  # pieces of work that a process takes at once, where there are many
 T = TypeVar("T")
 R = TypeVar("R")
@@ -25,14 +32,23 @@ def cores() -> int:
     return min(_MOST, len(os.sched_getaffinity(0)))
 
 
+def prepare() -> None:
+    """Begin to import, in a process beside this one, what those that draw will need."""
+    if cores() > 1:
+        set_forkserver_preload(_HEAVY)
+        forkserver.ensure_running()
+
+
 @contextmanager
 def workers() -> Iterator[ProcessPoolExecutor]:
     """Processes that start afresh, so that no thread or open file of ours is copied into them.
 
+    After :func:`prepare` they are copies of one that has imported what draws.
+
     Raises:
         FairshareError: one of them was killed, most likely for want of memory.
     """
-    pool = ProcessPoolExecutor(cores(), mp_context=get_context("spawn"), initializer=_begin)
+    pool = ProcessPoolExecutor(cores(), mp_context=get_context("forkserver"), initializer=_begin)
     try:
         with pool:
             yield pool
@@ -43,7 +59,7 @@ def workers() -> Iterator[ProcessPoolExecutor]:
         ) from error
 
 
-def side_by_side(work: Callable[[T], R], items: Sequence[T], *, worthwhile: bool) -> list[R]:
+def side_by_side(work: Callable[[T], R], items: Sequence[T], *, worthwhile: bool = True) -> list[R]:
     """``work`` of each item, in order; on several cores if that is ``worthwhile``.
 
     An error is that of the first item that fails. ``work`` and the items must be picklable.

@@ -19,6 +19,7 @@ from fairshare.errors import ExitCode, FairshareError
 
 if TYPE_CHECKING:
     from fairshare.runner.hook import Hook
+    from fairshare.spec.launcher import Engine
 
 F = TypeVar("F", bound=Callable[..., Any])
 _TIMEOUT_S = 300.0
@@ -97,8 +98,15 @@ class Tally:
         """Count the event, if it is about a cell."""
         if event["event"] == "sweep.started":
             self.planned = event["cells"]
+        elif event["event"] == "search.asked":
+            self.planned += 1
         elif event["event"] == "cell.finished":
             self.ended[event["status"]] += 1
+
+    @property
+    def over(self) -> bool:
+        """Whether every cell has ended, and nothing is measured any more."""
+        return 0 < self.planned <= self.ended.total() - self.ended[_INFEASIBLE]
 
     def variables(self) -> dict[str, str]:
         """The counts; those left are all that a call with --resume would run again."""
@@ -109,6 +117,26 @@ class Tally:
             "FAIRSHARE_CELLS_INFEASIBLE": str(self.ended[_INFEASIBLE]),
             "FAIRSHARE_CELLS_LEFT": str(max(0, self.planned - ok - failed)),
         }
+
+
+def drawing_ahead(tally: Tally, engine: Engine) -> Callable[[Mapping[str, Any]], None]:
+    """Listens after ``tally``: has what draws imported where nothing is measured.
+
+    That takes a core for two or three seconds: while servers start that take longer, else while the
+    last ones are stopped.
+    """
+    from fairshare.spec.launcher import Engine
+
+    slow = engine in {Engine.VLLM, Engine.SGLANG, Engine.TGI}  # they import torch, and that twice
+
+    def listen(event: Mapping[str, Any]) -> None:
+        begun = slow and event["event"] == "server.starting"
+        if begun or (event["event"] == "process.sigterm" and tally.over):
+            from fairshare.analysis.workers import prepare
+
+            prepare()
+
+    return listen
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from fairshare.cli.choosing import (
     selection_of,
 )
 from fairshare.cli.cluster import cluster_flags, spread
-from fairshare.cli.finishing import finish_flags, finishing, hook_of
+from fairshare.cli.finishing import drawing_ahead, finish_flags, finishing, hook_of
 from fairshare.cli.judging import price_flag, price_per_hour
 from fairshare.cli.options import (
     FLOATS,
@@ -279,6 +279,7 @@ def _execute(
         raise click.UsageError("--resume, --retry-failed and --force need the --output-dir")
     directory = output_dir or default_output_dir(settings.matrix.name)
     with finishing(hook, directory) as tally:
+        ahead = [drawing_ahead(tally, settings.launcher.engine)] if report else []
         try:
             with live_view() as listener:
                 outcome = execute(
@@ -288,7 +289,7 @@ def _execute(
                     resume=resume,
                     choice=choice,
                     request=request_of(settings.matrix, flags),
-                    listeners=[listener, tally],
+                    listeners=[listener, tally, *ahead],
                     budget_s=budget_s,
                     skip_unready=skip_unready,
                     site=site or ground,

@@ -19,9 +19,9 @@ from fairshare.records import ErrorKind, Phase, RequestRecord
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = """
 import pathlib, sys
-from fairshare.analysis import pipeline, plots
+from fairshare.analysis import gallery, pipeline
 if sys.argv[2] == "some":
-    plots._figures = plots._speed_figures
+    gallery._parts = lambda found: [(each, (gallery.Family.SPEED,)) for each in found]
 pipeline.build_analysis(pathlib.Path(sys.argv[1]), figures=True, html=False, pdf=True)
 """
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from fairshare.cli.finishing import Command, finishing
+from fairshare.cli.finishing import Command, Tally, finishing
 from fairshare.errors import ExitCode, StoppedEarlyError
 from fairshare.processes.labelled import RUN_LABEL
 from fairshare.runner.hook import Hook
@@ -96,3 +96,17 @@ def test_no_shell_sees_the_command() -> None:
     assert Command().convert("echo 'a b' $(reboot) ; x", None, None) == (
         "echo", "a b", "$(reboot)", ";", "x",
     )  # fmt: skip
+
+
+def test_a_run_is_over_when_every_cell_has_ended() -> None:
+    """Nothing is imported for figures while a search still asks for another cell."""
+    tally = Tally()
+    assert not tally.over
+    tally({"event": "sweep.started", "cells": 1})
+    tally({"event": "cell.finished", "status": "infeasible"})
+    tally({"event": "cell.finished", "status": "ok"})
+    assert tally.over
+    tally({"event": "search.asked"})
+    assert not tally.over
+    tally({"event": "cell.finished", "status": "failed"})
+    assert tally.over
