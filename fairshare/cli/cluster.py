@@ -60,9 +60,11 @@ def spread(
         raise PreflightError(
             "Ray is not installed", hint="pip install 'fairshare[ray]', on every node"
         ) from None
+    from fairshare.cluster.inputs import kind_asked
     from fairshare.cluster.roster import muster
     from fairshare.cluster.site import ClusterSite
 
+    kind_asked(matrix, flags)  # for its errors: a cluster takes seconds to start
     click.get_current_context().with_resource(connected(given["ray_address"]))
     roster = muster(matrix, flags, output_dir)
     click.echo(f"device: {roster.settings.device_reason}")

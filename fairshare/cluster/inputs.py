@@ -12,6 +12,7 @@ from fairshare.spec.launcher import DeviceKind, Engine, Launcher
 from fairshare.spec.loading import load_launcher, load_scenario
 from fairshare.spec.matrix import Matrix
 from fairshare.spec.scenario import Scenario
+from fairshare.spec.search import KneeSearch
 from fairshare.units import format_bytes
 
 _LONGEST_BYTES = 256 * 1024**2
@@ -23,6 +24,11 @@ def kind_asked(matrix: Matrix, flags: Flags) -> DeviceKind | None:
     Raises:
         SpecError: there is no such kind, or a flag makes no sense for many machines.
     """
+    if isinstance(matrix.search, KneeSearch):
+        raise SpecError(
+            "a search for the knee decides from cell to cell what comes next, on one device",
+            hint="leave out --on ray, or --find-knee",
+        )
     asked = flags.device or matrix.device
     if flags.gpu is not None or (asked or "").startswith("cuda:"):
         raise SpecError(

@@ -14,14 +14,13 @@ from fairshare.cluster.inputs import inputs_of, kind_asked
 from fairshare.cluster.messages import Failed, Inputs, Job, LostError, Surveyed, packed
 from fairshare.cluster.ray_cluster import RayAgent, agents, kind_of_cluster
 from fairshare.devices.device import Device
-from fairshare.errors import PreflightError, SpecError
+from fairshare.errors import PreflightError
 from fairshare.results import layout
 from fairshare.runner.changes import changes, told
 from fairshare.runner.plan import RunPlan, plain
 from fairshare.runner.settings import Flags, Settings
 from fairshare.spec.launcher import DeviceKind
 from fairshare.spec.matrix import Matrix
-from fairshare.spec.search import KneeSearch
 from fairshare.units import format_bytes
 
 _GIB = 1024**3
@@ -56,11 +55,6 @@ def muster(matrix: Matrix, flags: Flags, directory: Path | None) -> Roster:
         SpecError: what was asked for is wrong, or cannot be spread.
         PreflightError: no device of the cluster can take part; says why not.
     """
-    if isinstance(matrix.search, KneeSearch):
-        raise SpecError(
-            "a search for the knee decides from cell to cell what comes next, on one device",
-            hint="leave out --on ray, or --find-knee",
-        )
     kind = kind_asked(matrix, flags) or kind_of_cluster()
     inputs = inputs_of(matrix, flags, kind)
     left_out: dict[str, str] = {}
