@@ -11,11 +11,13 @@ import numpy as np
 
 from fairshare.analysis.aggregate import HIGHER_IS_BETTER, Setting, figures_of
 from fairshare.analysis.model import CellAnalysis
+from fairshare.analysis.quantiles import freedom
 from fairshare.analysis.stats import Interval, difference_interval, t_interval
 from fairshare.records import Mode, Provenance
 
 BETTER_IS_HIGHER = HIGHER_IS_BETTER | {"goodput_per_s": True, "completion_rate": True}
 """Figures of which it is known which way is better."""
+_PERCENTILES = {"_p50_": 0.50, "_p99_": 0.99}
 _POOLED = ("ttft", "tpot", "e2e")  # of all tenants together: whoever starves the slow one wins
 
 
@@ -25,6 +27,8 @@ class Sample:
 
     value: float
     interval: Interval | None
+    freedom: float = math.inf
+    """Degrees of freedom with which the width of the interval is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,13 @@ def difference(first: Mapping[int, Sample], second: Mapping[int, Sample]) -> Dif
 def _of_one(first: Sample, second: Sample) -> Interval | None:
     if first.interval is None or second.interval is None:
         return None
-    return difference_interval(first.value, first.interval, second.value, second.interval)
+    return difference_interval(
+        first.value,
+        first.interval,
+        second.value,
+        second.interval,
+        (first.freedom, second.freedom),
+    )
 
 
 def samples(cell: CellAnalysis) -> dict[tuple[str | None, str], Sample]:
@@ -94,8 +104,15 @@ def samples(cell: CellAnalysis) -> dict[tuple[str | None, str], Sample]:
             value = numbers.get(metric)
             if value is None or (row.tenant is None and metric.startswith(_POOLED)):
                 continue
-            found[row.tenant, metric] = Sample(float(value), within.get(metric))
+            known = _freedom(metric, row.completed)
+            found[row.tenant, metric] = Sample(float(value), within.get(metric), known)
     return found
+
+
+def _freedom(metric: str, answers: int) -> float:
+    """Of percentiles alone: the widths of the other intervals are known better."""
+    shares = [share for stat, share in _PERCENTILES.items() if stat in metric]
+    return freedom(answers, shares[0]) if shares else math.inf
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,9 @@ import numpy as np
 
 from fairshare.analysis.arrays import ERROR_KINDS, Floats, Ints, Mask, Requests
 from fairshare.analysis.model import INTERACTION_TIMES, Interactions, Latency
+from fairshare.analysis.quantiles import percentile_intervals
 from fairshare.analysis.service import computed_tokens
-from fairshare.analysis.stats import Interval, mean, percentile_intervals, wilson
+from fairshare.analysis.stats import Interval, mean, wilson
 from fairshare.records import ErrorKind
 
 _UNFINISHED = ERROR_KINDS.index(ErrorKind.UNFINISHED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,9 @@ import numpy as np
 from fairshare.analysis.arrays import ERROR_KINDS, Floats, Mask, Requests
 from fairshare.analysis.interactions import interactions
 from fairshare.analysis.model import CURVE, LATENCIES, VIEWS, Latency, TenantMetrics
+from fairshare.analysis.quantiles import percentile_intervals, worth
 from fairshare.analysis.service import Flow, moments, output_flow, prompt_flow, untimed_streams
-from fairshare.analysis.stats import (
-    Interval,
-    percentile_intervals,
-    series_interval,
-    wilson,
-)
+from fairshare.analysis.stats import Interval, series_interval, wilson
 from fairshare.analysis.work import with_shares, work
 
 Window = tuple[float, float]
@@ -157,29 +154,37 @@ def _curve(values: Floats) -> tuple[float, ...]:
     return tuple(np.quantile(values, CURVE, method="inverted_cdf").tolist())
 
 
+@dataclass(frozen=True, slots=True)
 class _Slo:
     """Requests of tenants that were promised something, and how many got it."""
 
-    def __init__(
-        self, asked: int, met: int, met_from_send: int, met_from_schedule: int, configured: bool
-    ) -> None:
-        self.asked, self.met = asked, met
-        self.met_from_send, self.met_from_schedule = met_from_send, met_from_schedule
-        self.configured = configured
+    configured: bool
+    asked: int = 0
+    met: int = 0
+    met_from_send: int = 0
+    met_from_schedule: int = 0
+    independent: float = 0.0
+    """How many independent requests they are worth."""
 
     @classmethod
     def of(cls, measured: Requests, open_loop: Mask, slos: Sequence[Mapping[str, Any]]) -> _Slo:
         headline = start_s(measured, open_loop)
-        asked = met = met_from_send = met_from_schedule = 0
         promised = [number for number in np.unique(measured.tenant) if slos[number]]
+        found = cls(configured=bool(promised))
         for number in promised:
             mask = measured.tenant == number
-            own = measured.select(mask)
-            asked += len(own)
-            met += int(met_slo(own, slos[number], headline[mask]).sum())
-            met_from_send += int(met_slo(own, slos[number], own.sent_s).sum())
-            met_from_schedule += int(met_slo(own, slos[number], own.intended_s).sum())
-        return cls(asked, met, met_from_send, met_from_schedule, bool(promised))
+            own, slo = measured.select(mask), slos[number]
+            met = met_slo(own, slo, headline[mask])
+            found = cls(
+                configured=True,
+                asked=found.asked + len(own),
+                met=found.met + int(met.sum()),
+                met_from_send=found.met_from_send + int(met_slo(own, slo, own.sent_s).sum()),
+                met_from_schedule=found.met_from_schedule
+                + int(met_slo(own, slo, own.intended_s).sum()),
+                independent=found.independent + worth(met)[1],
+            )
+        return found
 
 
 def latencies(successes: Requests, open_loop: Mask) -> dict[str, Floats]:
@@ -216,7 +221,9 @@ def _intervals(
     found["output_tokens_per_s"] = series_interval(rates["output"])
     found["total_tokens_per_s"] = series_interval(rates["output"] + rates["prompt"])
     found["requests_per_s"] = series_interval(rates["ended"])
-    found["slo_attainment"] = wilson(slo.met, slo.asked)
+    # Requests that met the same queue kept their limits together, or missed them together.
+    part = slo.independent / slo.asked if slo.asked else 1.0
+    found["slo_attainment"] = wilson(slo.met * part, slo.asked * part)
     return {name: interval for name, interval in found.items() if interval is not None}
 
 

@@ -1,4 +1,4 @@
-"""Percentiles and intervals. Everything here is seeded: the same records, the same digits."""
+"""Percentiles, and intervals of means, shares and differences. Nothing here is random."""
 
 from __future__ import annotations
 
@@ -6,20 +6,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count as numbers
 
 import numpy as np
 
-from fairshare.analysis.arrays import Floats, Mask
+from fairshare.analysis.arrays import Floats
 
 CONFIDENCE = 0.95
+NORMAL = 1.959963984540054  # standard errors to each side
 ENOUGH_FOR_P99 = 100  # below, the P99 is the largest value or close to it
-_SEED = 20240217
-_RESAMPLES = 200
-_SORTED_SOONER = 600
-_AT_ONCE = 1_000_000  # values that are resampled in one array
-_ENOUGH_FOR_CORRELATION = 20
-_LONGEST_LAG = 1000
-_MAX_DRAWS = 4_000_000  # above, fewer resamples: the interval of many values is narrow anyway
+_CLOSE = 1e-13
+_TINY = 1e-300
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,105 +44,6 @@ def percentiles(values: Floats, percents: Sequence[float]) -> list[float] | list
 def mean(values: Floats) -> float | None:
     """Arithmetic mean; None of no values."""
     return float(np.mean(values)) if len(values) else None
-
-
-def percentile_intervals(values: Floats, percents: Sequence[float]) -> list[Interval | None]:
-    """Within-run intervals of percentiles: the wider of two methods' on each side.
-
-    Order statistics hold what few values cannot show, counting values that follow each other alike
-    as fewer (:func:`independent`); the block bootstrap draws neighbours together. ``values`` are in
-    the order of their time. None where the true percentile may well lie beyond all values: with
-    fewer than 6 independent ones for a P50, 368 for a P99. What differs from run to run is in
-    neither.
-    """
-    ordered = np.sort(values)
-    ranks = [_ranks(values, ordered, percent) for percent in percents]
-    if not any(ranks):
-        return [None] * len(ranks)
-    return [
-        None
-        if rank is None
-        else Interval(min(low, float(ordered[rank[0]])), max(high, float(ordered[rank[1]])))
-        for rank, (low, high) in zip(ranks, _bootstrap(values, percents), strict=True)
-    ]
-
-
-def _ranks(values: Floats, ordered: Floats, percent: float) -> tuple[int, int] | None:
-    """Places in ``ordered`` between which the percentile lies, as if of independent values."""
-    count = len(values)
-    if order_ranks(count, percent) is None:
-        return None
-    worth = independent(values <= np.percentile(ordered, percent))
-    ranks = order_ranks(worth, percent)
-    if ranks is None:
-        return None
-    return ranks[0] * count // worth, -(-(ranks[1] + 1) * count // worth) - 1
-
-
-def independent(series: Floats | Mask) -> int:
-    """How many independent values a series is worth, at least 1.
-
-    n / (1 + 2 x the sum of its autocorrelations), summed from lag 1 on until one is lost in noise,
-    below 1 / sqrt(n) (after the initial positive sequence of Geyer 1992). Of fewer than 20 values
-    nothing can be said, and each counts.
-    """
-    count = len(series)
-    if count < _ENOUGH_FOR_CORRELATION:
-        return max(1, count)
-    deviation = series - np.mean(series)
-    square = float(deviation @ deviation)
-    together = 1.0
-    for lag in range(1, min(count // 4, _LONGEST_LAG) + 1 if square else 1):
-        r = float(deviation[lag:] @ deviation[:-lag]) / square
-        if r <= 1 / math.sqrt(count):
-            break
-        together += 2 * r
-    return max(1, int(count / together))
-
-
-def order_ranks(count: int, percent: float) -> tuple[int, int] | None:
-    """Indices of the order statistics between which a percentile lies with 95 % confidence.
-
-    The number of values below the true percentile is binomial; 2.5 % at most are left on each
-    side. None where even the smallest and the largest value are not far enough apart.
-    """
-    if count == 0:
-        return None
-    share, k = percent / 100, np.arange(count)
-    ratios = np.log((count - k) / (k + 1)) + math.log(share / (1 - share))
-    logs = count * math.log1p(-share) + np.concatenate(([0.0], np.cumsum(ratios)))
-    at_most = np.cumsum(np.exp(logs))  # P(at most k values lie below)
-    tail = (1 - CONFIDENCE) / 2
-    # value k is above the percentile if at most k lie below it, and below it if more than k do
-    low = int(np.searchsorted(at_most, tail, side="right")) - 1
-    high = int(np.searchsorted(at_most, 1 - tail))
-    return (low, high) if low >= 0 and high < count else None
-
-
-def _bootstrap(values: Floats, percents: Sequence[float]) -> list[tuple[float, float]]:
-    """Ends of the circular block bootstrap's intervals (Politis and Romano 1992).
-
-    Blocks of n^(1/3) neighbours are drawn instead of single values.
-    """
-    count = len(values)
-    length = max(1, round(count ** (1 / 3)))
-    blocks = math.ceil(count / length)
-    resamples = max(50, min(_RESAMPLES, _MAX_DRAWS // count))
-    random = np.random.default_rng(_SEED)
-    drawn = np.empty((resamples, len(percents)))
-    circle = np.concatenate((values, values[: length - 1]))
-    block_from = np.lib.stride_tricks.sliding_window_view(circle, length)
-    together = max(1, _AT_ONCE // count)  # as one array: few values need no pass each
-    for first in range(0, resamples, together):
-        part = drawn[first : first + together]
-        starts = random.integers(0, count, size=(len(part), blocks))
-        resampled = block_from[starts].reshape(len(part), -1)[:, :count]
-        if count <= _SORTED_SOONER:  # than its order statistics are found
-            resampled.sort(axis=1)
-        part[:] = np.percentile(resampled, percents, axis=1, overwrite_input=True).T
-    tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(drawn, [tail, 100 - tail], axis=0)
-    return [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
 
 
 def t_interval(values: Sequence[float] | Floats) -> Interval | None:
@@ -180,17 +78,37 @@ def series_interval(values: Sequence[float] | Floats) -> Interval | None:
 
 
 def difference_interval(
-    first: float, first_interval: Interval, second: float, second_interval: Interval
+    first: float,
+    first_interval: Interval,
+    second: float,
+    second_interval: Interval,
+    freedoms: tuple[float, float] = (math.inf, math.inf),
 ) -> Interval:
     """The interval of ``second - first`` from those of either, which know nothing of each other.
 
     Each end moves by the root of the summed squares of the distances that could move it (MOVER,
-    Zou and Donner 2008, doi:10.1002/sim.3095). Two Student's intervals give Welch's, about.
+    Zou and Donner 2008, doi:10.1002/sim.3095). ``freedoms`` are the degrees of freedom with which
+    the widths of the two are known; of the sum they are more (Welch 1947, Satterthwaite 1946), so
+    that two Student's intervals give Welch's.
     """
     change = second - first
-    down = math.hypot(second - second_interval.low, first_interval.high - first)
-    up = math.hypot(second_interval.high - second, first - first_interval.low)
+    down = _together((first_interval.high - first, second - second_interval.low), freedoms)
+    up = _together((first - first_interval.low, second_interval.high - second), freedoms)
     return Interval(change - down, change + up)
+
+
+def _together(distances: tuple[float, float], freedoms: tuple[float, float]) -> float:
+    """Root of summed squares, narrower by what two widths that are known badly tell together."""
+    errors = [each / _t(known) for each, known in zip(distances, freedoms, strict=True)]
+    square = sum(error**2 for error in errors)
+    if not square:
+        return 0.0
+    doubt = sum(error**4 / known for error, known in zip(errors, freedoms, strict=True))
+    return _t(square**2 / doubt if doubt else math.inf) * math.sqrt(square)
+
+
+def _t(degrees: float) -> float:
+    return NORMAL if math.isinf(degrees) else t_quantile(round(degrees, 2))
 
 
 def wilson(successes: float, total: float) -> Interval | None:
@@ -200,8 +118,7 @@ def wilson(successes: float, total: float) -> Interval | None:
     """
     if total == 0:
         return None
-    z = 1.959963984540054
-    share = successes / total
+    z, share = NORMAL, successes / total
     denominator = 1 + z * z / total
     centre = (share + z * z / (2 * total)) / denominator
     half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total)) / denominator
@@ -211,27 +128,40 @@ def wilson(successes: float, total: float) -> Interval | None:
     return Interval(low, high)
 
 
-@lru_cache(maxsize=1024)
-def t_quantile(degrees: int, confidence: float = CONFIDENCE) -> float:
+@lru_cache(maxsize=4096)
+def t_quantile(degrees: float, confidence: float = CONFIDENCE) -> float:
     """The t with ``P(|T| <= t) = confidence``, by bisection of the exact distribution."""
     low, high = 0.0, 1e6
-    for _ in range(100):
+    while high - low > 1e-9 * (1 + low):
         middle = (low + high) / 2
-        if _t_within(middle, degrees) < confidence:
+        # A square root of the beta distribution's x, so that t and x move together.
+        beyond = beta_share(degrees / (degrees + middle * middle), degrees / 2, 0.5)
+        if 1 - beyond < confidence:
             low = middle
         else:
             high = middle
     return (low + high) / 2
 
 
-def _t_within(t: float, degrees: int) -> float:
-    """``P(|T| <= t)`` for whole degrees of freedom (Abramowitz and Stegun 26.7.3, 26.7.4)."""
-    angle = math.atan2(t, math.sqrt(degrees))
-    cosine, sine = math.cos(angle), math.sin(angle)
-    odd = degrees % 2 == 1
-    term = cosine if odd else 1.0
-    total = term if degrees > 1 else 0.0
-    for k in range(3 if odd else 2, degrees - 1, 2):
-        term *= cosine * cosine * (k - 1) / k
-        total += term
-    return 2 / math.pi * (angle + sine * total) if odd else sine * total
+def beta_share(x: float, a: float, b: float) -> float:
+    """The regularised incomplete beta function I_x(a, b), by its continued fraction.
+
+    (DLMF 8.17.22, https://dlmf.nist.gov/8.17, evaluated by Lentz's method.)
+    """
+    if x <= 0 or x >= 1:
+        return float(x >= 1)
+    if x > (a + 1) / (a + b + 2):  # where the fraction converges slowly
+        return 1 - beta_share(1 - x, b, a)
+    logarithm = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
+    front = math.exp(logarithm + a * math.log(x) + b * math.log1p(-x)) / a
+    value, above, below = 1.0, 1.0, 0.0
+    for number in numbers(1):
+        m, even = number // 2, number % 2 == 0
+        up = m * (b - m) if even else -(a + m) * (a + b + m)
+        term = up * x / ((a + number - 1) * (a + number))
+        below = 1 / ((1 + term * below) or _TINY)
+        above = (1 + term / above) or _TINY
+        value *= above * below
+        if abs(above * below - 1) < _CLOSE:
+            break
+    return front / value

@@ -14,13 +14,8 @@ import pytest
 
 from fairshare.analysis.arrays import Floats
 from fairshare.analysis.differences import Sample, difference
-from fairshare.analysis.stats import (
-    Interval,
-    difference_interval,
-    percentile_intervals,
-    series_interval,
-    t_interval,
-)
+from fairshare.analysis.quantiles import freedom, percentile_intervals
+from fairshare.analysis.stats import Interval, series_interval, t_interval
 
 Random = np.random.Generator
 Trial = Callable[[Random], tuple[Interval | None, float]]
@@ -64,21 +59,25 @@ def paired(runs: int) -> Trial:
     return trial
 
 
-def unpaired(random: Random) -> tuple[Interval | None, float]:
-    """The difference of two single runs from the intervals of either."""
-    means, intervals = [], []
-    for shift in (0.0, 0.5):
-        values = random.exponential(size=200) + shift
-        means.append(float(np.median(values)))
-        intervals.append(percentile_intervals(values, (50,))[0])
-    assert intervals[0] is not None
-    assert intervals[1] is not None
-    return difference_interval(means[0], intervals[0], means[1], intervals[1]), 0.5
+def unpaired(count: int) -> Trial:
+    """The difference of two medians, of single runs that have so many answers each."""
+
+    def trial(random: Random) -> tuple[Interval | None, float]:
+        sides = []
+        for shift in (0.0, 0.5):
+            values = random.exponential(size=count) + shift
+            (interval,) = percentile_intervals(values, (50,))
+            sides.append({1: Sample(float(np.median(values)), interval, freedom(count, 0.5))})
+        found = difference(*sides)
+        assert found is not None
+        return found.interval, 0.5
+
+    return trial
 
 
 def rate(random: Random) -> tuple[Interval | None, float]:
     """A rate from the counts of 20 parts of a window."""
-    return series_interval(random.poisson(50, 20)), 50.0
+    return series_interval(random.poisson(50, 20).astype(float)), 50.0
 
 
 def percentile_of(count: int, percent: float, rho: float) -> Trial:
@@ -98,21 +97,27 @@ KEPT: dict[str, Trial] = {
     "paired difference of 3 runs": paired(3),
     "paired difference of 5 runs": paired(5),
     "rate in 20 parts": rate,
+    "difference of two medians of 10": unpaired(10),
+    "difference of two medians of 20": unpaired(20),
+    "difference of two medians of 200": unpaired(200),
+    "median of 10": percentile_of(10, 50, 0),
+    "median of 30": percentile_of(30, 50, 0),
     "median of 200": percentile_of(200, 50, 0),
     "median of 1,000": percentile_of(1000, 50, 0),
+    "median of 100, neighbours alike (0.5)": percentile_of(100, 50, 0.5),
     "median of 200, neighbours alike (0.5)": percentile_of(200, 50, 0.5),
+    "median of 100, neighbours alike (0.9)": percentile_of(100, 50, 0.9),
+    "median of 200, neighbours alike (0.9)": percentile_of(200, 50, 0.9),
     "median of 1,000, neighbours alike (0.9)": percentile_of(1000, 50, 0.9),
 }
 """What must hold 93 to 97 times of 100."""
+SHORTEST = "median of 100, neighbours alike (0.9)"  # worth 8 values: some look like fewer
 
 PUBLISHED: dict[str, Trial] = {
     "P99 of 400": percentile_of(400, 99, 0),
     "P99 of 1,000": percentile_of(1000, 99, 0),
     "P99 of 4,000": percentile_of(4000, 99, 0),
     "P99 of 4,000, neighbours alike (0.5)": percentile_of(4000, 99, 0.5),
-    "difference of two medians": unpaired,
-    "median of 10": percentile_of(10, 50, 0),
-    "median of 100, neighbours alike (0.9)": percentile_of(100, 50, 0.9),
 }
 """What docs/metrics.md says the coverage of, whatever it is."""
 
@@ -120,7 +125,8 @@ PUBLISHED: dict[str, Trial] = {
 QUICK = (
     "mean of 3 runs",
     "paired difference of 5 runs",
-    "median of 200",
+    "difference of two medians of 10",
+    "median of 10",
     "median of 1,000, neighbours alike (0.9)",
 )
 
@@ -138,7 +144,7 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say(name: str) -> None:
 def test_of_a_thousand_intervals_93_to_97_of_100_hold_the_truth(name: str) -> None:
     """Means, medians and differences, within a run and across runs."""
     given, held = coverage(KEPT[name], 1000, 7)
-    assert given > 0.99
+    assert given >= (0.95 if name == SHORTEST else 0.98)
     assert 0.93 <= held <= 0.97
 
 

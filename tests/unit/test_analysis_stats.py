@@ -7,10 +7,10 @@ import pytest
 
 from fairshare.analysis.stats import (
     Interval,
+    beta_share,
+    difference_interval,
     mean,
-    order_ranks,
     percentile,
-    percentile_intervals,
     series_interval,
     t_interval,
     t_quantile,
@@ -79,53 +79,31 @@ def test_wilson_of_known_proportions() -> None:
         assert (none.low, all_.high) == (0.0, 1.0)
 
 
-@pytest.mark.parametrize(("count", "percent"), [(6, 50), (30, 50), (200, 50), (400, 99)])
-def test_the_interval_of_a_percentile_covers_the_true_one(count: int, percent: int) -> None:
-    """Of 200 samples, small ones too, at least about 95 % of the intervals hold the truth."""
-    random = np.random.default_rng(5)
-    truth = -np.log(1 - percent / 100)
-    hits = given = 0
-    for _ in range(200):
-        (interval,) = percentile_intervals(random.exponential(size=count), (percent,))
-        if interval is not None:  # where the few largest stand together by chance there is none
-            given += 1
-            hits += interval.low <= truth <= interval.high
-    assert given >= 180
-    assert hits / given >= 0.92
-
-
 @pytest.mark.parametrize(
-    ("count", "percent", "ranks"),
-    # Published two-sided 95 % ranks of the median (counted from 0 here), and 0.99^n <= 2.5 %.
-    [(5, 50, None), (6, 50, (0, 5)), (10, 50, (1, 8)), (20, 50, (5, 14)), (367, 99, None)],
-)
-def test_order_statistics_are_the_published_ones(
-    count: int, percent: int, ranks: tuple[int, int] | None
+    ("x", "a", "b", "share"),
+    # Closed forms: x for (1, 1), 1 - (1 - x)^n for (1, n), the arcsine law, a binomial sum.
+    [(0.3, 1, 1, 0.3), (0.1, 1, 8, 1 - 0.9**8), (0.25, 0.5, 0.5, 1 / 3), (0.5, 3, 4, 42 / 64),
+     (0.0, 2, 3, 0.0), (1.0, 2, 3, 1.0)],
+)  # fmt: skip
+def test_the_beta_distribution_is_that_of_closed_forms(
+    x: float, a: float, b: float, share: float
 ) -> None:
-    """Where even the largest value is likely below the percentile there is no interval."""
-    assert order_ranks(count, percent) == ranks
-    assert order_ranks(368, 99) == (359, 367)
-    assert order_ranks(0, 50) is None
+    """Where the distribution is known by hand, the continued fraction comes to the same."""
+    assert beta_share(x, a, b) == pytest.approx(share, abs=1e-12)
 
 
-def test_intervals_of_percentiles_are_repeatable_and_need_enough_values() -> None:
-    """Equal values give equal intervals; a P99 of a hundred values has none."""
-    values = np.random.default_rng(1).normal(size=400)
-    assert percentile_intervals(values, (50, 99)) == percentile_intervals(values, (50, 99))
-    median, p99 = percentile_intervals(values[:150], (50, 99))
-    assert median is not None
-    assert p99 is None
-    assert percentile_intervals(values[:5], (50, 99)) == [None, None]
-
-
-def test_neighbours_that_are_alike_widen_the_interval() -> None:
-    """Values that come in runs say less than as many independent ones."""
-    runs = np.repeat(np.random.default_rng(2).normal(size=50), 8)
-    mixed = np.random.default_rng(3).permutation(runs)
-    (together,), (apart,) = (percentile_intervals(v, (50,)) for v in (runs, mixed))
-    assert together is not None
-    assert apart is not None
-    assert together.high - together.low > 1.2 * (apart.high - apart.low)
+def test_two_students_intervals_give_welchs() -> None:
+    """Of 3 and 3 runs with the same spread: t of 4 degrees, as the textbook has it."""
+    first, second = t_interval([1.0, 2.0, 3.0]), t_interval([4.0, 5.0, 6.0])
+    assert first is not None
+    assert second is not None
+    found = difference_interval(2.0, first, 5.0, second, (2, 2))
+    half = t_quantile(4) * (2 / 3) ** 0.5
+    assert (found.low, found.high) == pytest.approx((3 - half, 3 + half), abs=1e-6)
+    wider = difference_interval(2.0, first, 5.0, second)
+    assert wider.high - wider.low > found.high - found.low
+    point = Interval(1.0, 1.0)
+    assert difference_interval(1.0, point, 1.0, point, (1, 1)) == Interval(0.0, 0.0)
 
 
 def test_of_nothing_there_is_no_percentile() -> None:
