@@ -83,7 +83,8 @@ def goals(price_per_hour: float | None = None) -> list[Goal]:
         Goal(
             "Isolation", "isolation index: E2E P99 alone / when sharing, worst interactive tenant",
             True, format_index, _isolation,
-            "nothing to compare with: add exclusive to --modes", most=1.0,
+            "exclusive is not among --modes, or fewer than 99 of 100 requests were answered",
+            most=1.0,
         ),
         Goal(
             "SLO goodput", "requests per second within all limits", True, format_number, _goodput,

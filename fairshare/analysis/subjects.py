@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fairshare.analysis.aggregate import Row
 from fairshare.analysis.model import Analysis, CellAnalysis
-from fairshare.records import Mode
+from fairshare.records import Mode, Provenance
 from fairshare.results import StoredCell
 
 if TYPE_CHECKING:
@@ -77,18 +77,31 @@ class Subject:
 def subjects(
     analysis: Analysis, rows: Sequence[Row], stored: dict[str, StoredCell]
 ) -> Iterator[Subject]:
-    """One subject per scenario and load scale of ``rows``."""
+    """One subject per scenario and load scale of ``rows``.
+
+    Where a mode has figures of several origins there is one per origin: they are not of one line.
+    """
     for scenario, scale in dict.fromkeys((r.setting.scenario, r.setting.load_scale) for r in rows):
-        yield Subject(
-            name=scenario if scale == 1.0 else f"{scenario} x{scale:g}",
-            rows=[
-                r for r in rows if (r.setting.scenario, r.setting.load_scale) == (scenario, scale)
-            ],
-            cells=[
-                cell
-                for cell in analysis.measured
-                if (cell.result.key.scenario, cell.result.key.load_scale) == (scenario, scale)
-            ],
-            stored=stored,
-            all_loads=[r for r in rows if r.setting.scenario == scenario],
-        )
+        name = scenario if scale == 1.0 else f"{scenario} x{scale:g}"
+        everywhere = [r for r in rows if r.setting.scenario == scenario]
+        own = [r for r in everywhere if r.setting.load_scale == scale]
+        cells = [
+            cell
+            for cell in analysis.measured
+            if (cell.result.key.scenario, cell.result.key.load_scale) == (scenario, scale)
+        ]
+        origins = list(dict.fromkeys(_origin(row.provenance) for row in own))
+        mixed = len({(r.mode_label, r.provenance) for r in own}) > len({r.mode_label for r in own})
+        for origin in origins if mixed else [None]:
+            yield Subject(
+                name=name if origin is None else f"{name} ({origin.value})",
+                rows=[r for r in own if origin in (None, _origin(r.provenance))],
+                cells=[c for c in cells if origin in (None, _origin(c.result.provenance))],
+                stored=stored,
+                all_loads=[r for r in everywhere if origin in (None, _origin(r.provenance))],
+            )
+
+
+def _origin(provenance: Provenance) -> Provenance:
+    """What may stand in one figure: an emulated mode beside those measured on the same device."""
+    return Provenance.MEASURED if provenance is Provenance.EMULATED else provenance

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -37,14 +38,14 @@ def trade_figures(subject: Subject) -> Iterator[tuple[str, str, str, Figure]]:
             "in flight per closed-loop tenant.",
             _trade_off(subject, totals),
         )
-    victims = _victims(subject)
-    if victims:
+    highest = max(row.setting.load_scale for row in subject.all_loads)
+    if subject.rows[0].setting.load_scale == highest and (victims := _victims(subject)):
         yield (
             "aggressors",
             "Victims against aggressors",
             "A tenant's P99 TTFT against the requests per second that all other tenants sent, by "
-            "mode. A flat line is isolation. Where the concurrency differs, the tenant's own load "
-            "does too, unless its scenario fixes it.",
+            "mode, at every load that was measured. A flat line is isolation. Left out are tenants "
+            "whose own rate changed more than that of the others.",
             _aggressors(subject, victims),
         )
 
@@ -140,7 +141,7 @@ _Lines = dict[str, list[_Point]]
 def _victims(subject: Subject) -> dict[str, _Lines]:
     """By tenant and mode: what the others sent per second, and the tenant's tail then.
 
-    Only where the others sent at several rates.
+    Only where the others sent at several rates, and these and not its own make the difference.
     """
     shared = [row for row in subject.all_loads if row.mode is not Mode.EXCLUSIVE]
     sent: dict[tuple[Setting, str], dict[str, float]] = {}
@@ -148,6 +149,7 @@ def _victims(subject: Subject) -> dict[str, _Lines]:
         if row.tenant is not None and (rate := row.value("sent_per_s")) is not None:
             sent.setdefault((row.setting, row.mode_label), {})[row.tenant] = rate
     found: dict[str, _Lines] = {}
+    own: dict[str, list[float]] = {}
     for row in shared:
         others = sent.get((row.setting, row.mode_label), {})
         if row.tenant not in subject.tenants or "ttft_p99_s" not in row.estimates:
@@ -155,13 +157,20 @@ def _victims(subject: Subject) -> dict[str, _Lines]:
         if len(others) < 2:
             continue
         rate = sum(value for name, value in others.items() if name != row.tenant)
+        own.setdefault(str(row.tenant), []).append(others.get(str(row.tenant), 0.0))
         lines = found.setdefault(str(row.tenant), {})
         lines.setdefault(row.mode_label, []).append((rate, row.estimates["ttft_p99_s"]))
     return {
         tenant: {mode: sorted(points, key=lambda p: p[0]) for mode, points in lines.items()}
         for tenant, lines in found.items()
         if any(len(points) > 1 for points in lines.values())
+        and _spread(own[tenant]) <= _spread([x for points in lines.values() for x, _ in points])
     }
+
+
+def _spread(rates: Sequence[float]) -> float:
+    """How many times the least of them the largest is."""
+    return max(rates) / min(rates) if min(rates) > 0 else math.inf
 
 
 def _aggressors(subject: Subject, victims: dict[str, _Lines]) -> Figure:

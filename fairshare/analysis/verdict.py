@@ -6,7 +6,7 @@ rivals'; what is not known is said (docs/adr/0015-a-verdict-per-goal-and-origin.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -79,6 +79,8 @@ class Verdict:
     """The runner-up's figure less the winner's, paired by repetition."""
     close: tuple[str, ...] = ()
     """The modes that are not told apart, best first."""
+    without: tuple[str, ...] = ()
+    """Modes of the same origin that have no such figure."""
     elsewhere: str = ""
     """Which mode wins at the scenario's other loads."""
 
@@ -178,14 +180,19 @@ class Verdict:
 
     @property
     def advice(self) -> str:
-        """What makes it surer, or gets it at all."""
+        """What makes it surer, or gets it at all; and which modes could not compete."""
         if self.state is State.MISSING:
             return self.goal.missing
+        absent = f"no such figure of {', '.join(self.without)}: {self.goal.missing}"
+        return "; ".join(filter(None, (self._surer, absent if self.without else "")))
+
+    @property
+    def _surer(self) -> str:
         if self.state is State.UNSURE:
             return "add --num-runs 3 for an interval"
         if self.state is State.CLOSE:
             return "more runs (--num-runs) or longer ones (--window) narrow the intervals"
-        if self.state is State.ALONE:
+        if self.state is State.ALONE and not self.without:
             return "no other mode's figures are of this origin"
         return ""
 
@@ -245,9 +252,27 @@ def _verdicts(goal: Goal, setting: Setting, cells: Sequence[CellAnalysis]) -> It
     standings = _standings(goal, cells)
     origins = list(dict.fromkeys(standing.provenance for standing in standings))
     for origin in origins:
-        yield _ranked(goal, setting, [s for s in standings if s.provenance is origin])
+        rivals = [s for s in standings if s.provenance is origin]
+        yield replace(
+            _ranked(goal, setting, rivals),
+            without=_without(cells, {s.mode for s in rivals}, origin),
+        )
     if not origins:
         yield Verdict(goal, setting, State.MISSING)
+
+
+def _without(
+    cells: Sequence[CellAnalysis], ranked: Collection[str], origin: Provenance
+) -> tuple[str, ...]:
+    """Who has no figure, for another reason than that it is impossible."""
+    modes = {
+        visible(cell.result.mode_label): None
+        for cell in cells
+        if cell.result.provenance is origin
+        and cell.result.key.mode is not Mode.EXCLUSIVE
+        and Mark.IMPOSSIBLE not in cell.marks
+    }
+    return tuple(mode for mode in modes if mode not in ranked)
 
 
 def _standings(goal: Goal, cells: Sequence[CellAnalysis]) -> list[Standing]:

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
 from fairshare.analysis.aggregate import Row, Setting
+from fairshare.analysis.model import Analysis
 from fairshare.analysis.plots import marked_modes
-from fairshare.records import Mark, Mode, Provenance
+from fairshare.analysis.subjects import subjects
+from fairshare.analysis.timeline import CPU, draw_timeline
+from fairshare.records import CellKey, CellResult, CellStatus, Mark, Mode, Provenance
+from fairshare.results import StoredCell, layout
 
 
 def row(mode: Mode, *marks: Mark) -> Row:
@@ -32,3 +41,29 @@ def test_a_figure_says_which_modes_the_client_spoiled() -> None:
         row(Mode.MPS, Mark.WEAK_EVIDENCE, Mark.CLIENT_LIMITED),
     ]
     assert marked_modes(rows) == ("weak evidence", "client-limited (mps)")
+
+
+def test_a_mode_of_two_origins_has_figures_for_each() -> None:
+    """What was measured and what was simulated under one name never share a line or a bar."""
+    rows = [row(Mode.LOGICAL), row(Mode.MPS)]
+    measured = replace(rows[0], provenance=Provenance.MEASURED)
+    emulated = replace(row(Mode.MIG), provenance=Provenance.EMULATED)
+    (alike,) = subjects(Analysis("n", {}, (), ()), rows, {})
+    assert alike.name == "s"
+    found = subjects(Analysis("n", {}, (), ()), [*rows, measured, emulated], {})
+    assert {each.name: [r.mode for r in each.rows] for each in found} == {
+        "s (simulated)": [Mode.LOGICAL, Mode.MPS],
+        "s (measured)": [Mode.LOGICAL, Mode.MIG],
+    }
+
+
+def test_the_cpu_use_of_many_servers_is_drawn_as_the_machines(tmp_path: Path) -> None:
+    """Fifty lines say nothing: only that of the whole machine is left."""
+    names = [*(f"s{number}" for number in range(50)), "(machine)"]
+    samples = pd.DataFrame({"t_s": 1.0, "server": names, "cpu_percent": 5.0})
+    samples.to_csv(tmp_path / layout.HOST, index=False)
+    key = CellKey("s", Mode.MPS, 1)
+    cell = CellResult("c", key, CellStatus.OK, "mps", Provenance.SIMULATED)
+    figure = draw_timeline([("mps", StoredCell(tmp_path, cell))], CPU)
+    assert figure is not None
+    assert len(figure.axes[0].lines) == 1

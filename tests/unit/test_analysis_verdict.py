@@ -119,6 +119,7 @@ def test_who_refuses_requests_has_no_tail_to_win_with() -> None:
     assert _line(cells, "Interactive tail latency").answer == "logical"
     assert _line(cells, "Throughput").answer == "perhaps mps"
     assert _line(cells[:1], "Interactive tail latency").state is State.MISSING
+    assert "no such figure of mps: fewer than 99" in _line(cells, "Interactive tail latency").advice
 
 
 def test_figures_of_different_origin_are_never_ranked_together() -> None:
