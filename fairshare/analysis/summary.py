@@ -80,8 +80,9 @@ DEFINITIONS = {
     "clear of 0, and the change over all rounds is 2 % or more",
     "impossible": "what the device cannot have done, with the arithmetic: docs/plausibility.md",
     "percentile": "linear interpolation between order statistics",
-    "interval": "95 %: across repetitions Student's t; within one run order statistics and "
-    "a circular block bootstrap (latency), batch means (rates, jain), Wilson (attainment)",
+    "interval": "95 %: across repetitions Student's t; within one run fractional order statistics "
+    "(latency) and Wilson's (attainment), both of as many values as the block bootstrap says the "
+    "series is worth, and batch means (rates, jain)",
 }
 
 
