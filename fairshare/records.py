@@ -59,6 +59,7 @@ class Mark(StrEnum):
     CLIENT_LIMITED = "client-limited"
     CLIENT_SHARED = "client-shared"
     CONTAMINATED = "contaminated"
+    TIME_DILATED = "time-dilated"  # this machine was too slow for the simulation
     CLOCKS_SLOWED = "clocks slowed"  # heat, power or the hardware held them down in the window
     UNVALIDATED = "unvalidated"
     IMPOSSIBLE = "impossible"  # beyond what the device can do; see docs/plausibility.md
@@ -265,6 +266,7 @@ class CellResult:
     tenants: list[dict[str, Any]] = field(default_factory=list)  # name, weight, slo, slot
     shares: list[dict[str, Any]] = field(default_factory=list)
     client: dict[str, Any] = field(default_factory=dict)
+    time_dilation: dict[str, float] | None = None  # of simulated servers: real over simulated time
     machine: str | None = None
     format_version: int = FORMAT_VERSION
 

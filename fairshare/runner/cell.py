@@ -29,6 +29,7 @@ from fairshare.results.files import writing
 from fairshare.results.store import ResultStore
 from fairshare.results.writer import CellWriter
 from fairshare.runner.account import Account
+from fairshare.runner.dilation import Counted, counted, dilation, too_slow
 from fairshare.runner.foreign import ForeignWatch
 from fairshare.runner.gateway import Gateway, gateway_for
 from fairshare.runner.loads import cell_loads
@@ -137,7 +138,9 @@ async def run_cell(cell: PlannedCell, context: CellContext, writer: CellWriter) 
     try:
         with writing(writer.dir):
             await context.fleet.wait_idle(IDLE_TIMEOUT_S)
+            before = await _counted(context)
             report = await _measure(cell, context, writer, account, watch=watch, slowed=slowed)
+            result.time_dilation = dilation(before, await _counted(context))
             unhealthy = await _unhealthy(context)
     except StoppedEarlyError:
         raise
@@ -155,7 +158,14 @@ async def run_cell(cell: PlannedCell, context: CellContext, writer: CellWriter) 
     _note_foreign(result, watch)
     _note_slowed(result, slowed)
     _note_client(result)
+    _note_dilation(result)
     return result
+
+
+async def _counted(context: CellContext) -> dict[str, Counted]:
+    """What simulated servers count of real and simulated time; others do not."""
+    simulated = context.settings.device.kind is DeviceKind.VIRTUAL
+    return await counted(context.fleet) if simulated else {}
 
 
 def _note_unheard(result: CellResult, account: Account) -> None:
@@ -187,6 +197,12 @@ def _note_client(result: CellResult) -> None:
         first, *others = result.client["reasons"]
         more = f"; and {len(others)} more in cell.json" if others else ""
         result.notes.append(f"{Mark.CLIENT_LIMITED.value}: {first}{more}")
+
+
+def _note_dilation(result: CellResult) -> None:
+    if (told := too_slow(result.time_dilation)) is not None:
+        result.marks.append(Mark.TIME_DILATED)
+        result.notes.append(f"{Mark.TIME_DILATED.value}: {told}")
 
 
 async def _measure(

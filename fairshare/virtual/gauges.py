@@ -61,5 +61,12 @@ def exposition(
     )
     metric("gauge", "fairshare_virtual_dilation", dilation.now_s)
     metric("gauge", "fairshare_virtual_dilation_worst", dilation.worst_s)
-    metric("counter", "fairshare_virtual_time_lost_seconds_total", dilation.lost_s)
+    for name, seconds in (
+        ("time_lost", dilation.lost_s),
+        ("ttft", dilation.ttft_s),
+        ("ttft_simulated", dilation.ttft_simulated_s),
+        ("e2e", dilation.e2e_s),
+        ("e2e_simulated", dilation.e2e_simulated_s),
+    ):
+        metric("counter", f"fairshare_virtual_{name}_seconds_total", seconds)
     return "\n".join(lines) + "\n"

@@ -39,18 +39,23 @@ class _Open:
     """A request that is being answered. ``transport`` is None if the answer is not streamed.
 
     ``passes_s`` are spent in the simulated front end; what our own reading of the request takes is
-    part of it.
+    part of it. ``lost_s`` is what the simulation had given up on when it was received.
     """
 
     writer: AnswerWriter
     sequence: Sequence
     received_s: float
     passes_s: float
+    lost_s: float
     done: asyncio.Event = field(default_factory=asyncio.Event)
     transport: asyncio.WriteTransport | None = None
     refusal: Refusal | None = None
     chunked: bool = True
     failed: bool = False
+
+    def simulated_s(self, due_s: float, lost_s: float) -> float:
+        """Simulated seconds from its receipt to a moment, of which some may have been lost."""
+        return due_s - self.received_s - (lost_s - self.lost_s)
 
 
 class Frontend:
@@ -98,10 +103,13 @@ class Frontend:
         stream wait for the slowest reader. What a reader does not take is buffered; an answer is
         small and ends.
         """
+        now_s = time.monotonic()
         for sequence in step.emitted:
             request = self._open.get(sequence.id)
             if request is None:
                 continue  # the client has gone since the step began
+            if not request.writer.tokens:
+                self._first_token(request, now_s, step.due_s)
             self.counters.generation_tokens += 1
             request.writer.cached_tokens = sequence.cached_tokens
             over = request.writer.next_token(
@@ -116,6 +124,7 @@ class Frontend:
                 self.counters.finished[request.writer.finish_reason or ""] += 1
                 self.counters.prompt_tokens += sequence.prompt_tokens
                 self.counters.cached_tokens += sequence.cached_tokens
+                self._ended(request, now_s, step.due_s)
                 self.engine.remove(sequence, answered=True)
                 del self._open[sequence.id]
                 request.done.set()
@@ -126,6 +135,16 @@ class Frontend:
                 request.done.set()
         if self._doom and self.counters.generation_tokens >= self._doom.after_tokens:
             self._meet(self._doom.fate)
+
+    def _first_token(self, request: _Open, now_s: float, due_s: float) -> None:
+        dilation = self.engine.dilation
+        dilation.ttft_s += now_s - request.received_s
+        dilation.ttft_simulated_s += request.simulated_s(due_s, dilation.lost_s)
+
+    def _ended(self, request: _Open, now_s: float, due_s: float) -> None:
+        dilation = self.engine.dilation
+        dilation.e2e_s += now_s - request.received_s
+        dilation.e2e_simulated_s += request.simulated_s(due_s, dilation.lost_s)
 
     def _meet(self, fate: Fate) -> None:
         if fate is Fate.DIES:
@@ -165,7 +184,8 @@ class Frontend:
         if self.served.prefix_caching:
             sequence.prefix = block_names(parsed.prompt)
         passes_s = self._front_end_s * passing(parsed.prompt) - _OWN_HTTP_S
-        entry = _Open(writer, sequence, received_s, passes_s)
+        lost_s = self.engine.dilation.lost_s
+        entry = _Open(writer, sequence, received_s, passes_s, lost_s)
         if not parsed.stream:
             await self._answered(entry)
             return _whole(entry)

@@ -26,19 +26,28 @@ _GIVE_UP_S = 1.0  # a process that was suspended does not make up for lost time 
 
 @dataclass(slots=True)
 class Dilation:
-    """How late the simulation is in real time, seconds: now, at worst, and given up on."""
+    """How late the simulation is in real time, seconds: now, at worst, and given up on.
+
+    ``ttft_s`` and ``e2e_s`` are real seconds from receipt to first token and to the end, of all
+    requests that got so far, beside what they would have been on a host without delays.
+    """
 
     now_s: float = 0.0
     worst_s: float = 0.0
     lost_s: float = 0.0
+    ttft_s: float = 0.0
+    ttft_simulated_s: float = 0.0
+    e2e_s: float = 0.0
+    e2e_simulated_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One iteration that has ended: who got a token, and who was thrown out meanwhile."""
+    """One iteration that has ended, or should have at ``due_s``: who got a token, who must go."""
 
     emitted: list[Sequence]
     dropped: list[tuple[Sequence, Refusal]]
+    due_s: float
 
 
 @dataclass(slots=True)
@@ -79,7 +88,7 @@ class RealTimeEngine:
         while True:
             work = self.engine.begin(_now_s())
             if work is None:
-                self._deliver([])
+                self._deliver([], start_s)
                 self._publish_idle()
                 start_s = max(start_s, await self._something_new())
                 continue
@@ -89,7 +98,7 @@ class RealTimeEngine:
             await until(due_s)
             decoding = self.engine.decoding()
             ended: Ended = self.engine.end(1, _now_s())
-            self._deliver(decoding + ended.prefilled)
+            self._deliver(decoding + ended.prefilled, due_s)
             if self._halted:
                 await asyncio.Event().wait()
             start_s = self._next_start(due_s, _now_s())
@@ -104,10 +113,10 @@ class RealTimeEngine:
             return _now_s()
         return self._woken_s
 
-    def _deliver(self, emitted: list[Sequence]) -> None:
+    def _deliver(self, emitted: list[Sequence], due_s: float) -> None:
         dropped, self.engine.dropped = self.engine.dropped, []
         if emitted or dropped:
-            self.deliver(Step(emitted, dropped))
+            self.deliver(Step(emitted, dropped, due_s))
 
     def _neighbours(self) -> list[Neighbour]:
         return self.board.neighbours(self.entry.partition) if self.board is not None else []

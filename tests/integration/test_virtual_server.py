@@ -108,6 +108,9 @@ async def test_metrics_count_what_was_served() -> None:
     assert seen["vllm:kv_cache_usage_perc"] == 0
     assert seen["vllm:num_preemptions_total"] == 0
     assert seen["vllm:cache_config_info"] == 1
+    assert (
+        seen["fairshare_virtual_e2e_seconds_total"] > seen["fairshare_virtual_ttft_seconds_total"]
+    )
     assert seen["fairshare_virtual_dilation_worst"] >= seen["fairshare_virtual_dilation"] >= 0
 
 
