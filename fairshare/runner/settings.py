@@ -20,6 +20,7 @@ from fairshare.runner.inputs import input_digests
 from fairshare.runner.scheduling import Scheduler, check_schedulers, gateway_window, schedulers_of
 from fairshare.runner.sharing import settle_sharing
 from fairshare.serving import arguments, interpreter
+from fairshare.serving.endless import without_end_token
 from fairshare.serving.external import endpoint_key, endpoints_of
 from fairshare.serving.models import ModelFacts, resolve_model
 from fairshare.sharing.options import SharingOptions
@@ -341,7 +342,10 @@ def _models(launcher: Launcher, tenants: Sequence[Tenant], default: str) -> dict
         raise SpecError("no model is given", hint="name one with --model PATH_OR_NAME")
     names = {tenant.model or default for tenant in tenants}
     resolve = virtual_model_facts if launcher.engine is Engine.VIRTUAL else resolve_model
-    return {name: resolve(name) for name in sorted(names)}
+    found = {name: resolve(name) for name in sorted(names)}
+    if launcher.ignores_end_token:
+        return found
+    return {name: without_end_token(facts) for name, facts in found.items()}
 
 
 def virtual_model_facts(name: str) -> ModelFacts:

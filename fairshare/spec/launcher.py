@@ -98,6 +98,8 @@ class Launcher(Spec):
     """Variable by which the server learns the run's API key."""
     token_id_prompts: bool = True
     """Whether prompts may be sent as token ids (else text is made of exactly as many tokens)."""
+    ignores_end_token: bool = True
+    """Whether the server can be told to pass over it; else it is given the model without one."""
     continuous_usage: bool = True
     """Whether the server understands vLLM's extra fields (token ids, usage in each chunk)."""
     trust_remote_code: bool = False
