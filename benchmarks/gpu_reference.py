@@ -7,7 +7,8 @@ other FLAGS are handed on to ``fairshare matrix``.
 Each call resumes from the result folder, on this machine or another with the same GPU, model and
 versions. Modes are tried first: where the MPS daemon does not start, or takes no client, its cells
 are infeasible with the reason. A complete scenario is packed to be kept: its records compressed,
-its logs removed. What is simulated goes where git does not look.
+its logs removed, and what the simulated GPU predicts stands beside it. What no GPU has measured
+goes where git does not look.
 """
 
 from __future__ import annotations
@@ -50,14 +51,21 @@ def main() -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     name = re.sub(r"[^a-z0-9]+", "-", device.name.lower()).strip("-")
-    measured = device.kind is not DeviceKind.VIRTUAL
+    measured = device.kind is DeviceKind.CUDA
     folder = given.output_dir or RESULTS / ("reference" if measured else "rehearsal") / name
+    if given.launcher:  # another engine's cells are never ranked beside these
+        folder /= Path(given.launcher).stem
+        flags += ["--launcher", given.launcher]
     model = ["--model", given.model] if given.model else []
-    return run([*flags, "--device", given.device, *model], folder, given.max_hours)
+    flags += ["--device", given.device, *model]
+    return run(flags, folder, given.max_hours, given.simulated_model)
 
 
-def run(flags: Sequence[str], folder: Path, max_hours: float) -> int:
-    """Measure what ``folder`` still lacks; the worst exit code of ``fairshare matrix``."""
+def run(flags: Sequence[str], folder: Path, max_hours: float, simulated_model: str = "") -> int:
+    """Measure what ``folder`` still lacks; the worst exit code of ``fairshare matrix``.
+
+    ``simulated_model``: the one that predictions are made with, where the model's name is none.
+    """
     end_s = time.monotonic() + max_hours * SECONDS_PER_HOUR
     worst = int(ExitCode.OK)
     for scenario in SCENARIOS:
@@ -71,13 +79,20 @@ def run(flags: Sequence[str], folder: Path, max_hours: float) -> int:
             print(f"\n{part}: not complete yet; run the same command again")
         if code not in (ExitCode.OK, ExitCode.SOME_CELLS_FAILED):
             return code
-        subprocess.run([*COMMAND, "report", str(part)], check=True)
+        for form in ("html", "markdown"):
+            reported = [*COMMAND, "report", "--format", form, str(part)]
+            if built := subprocess.run(reported, check=False).returncode:
+                return built
+        predict = [sys.executable, "-m", "benchmarks.gpu_predicted", str(part)]
+        predicted = subprocess.run([*predict, "--model", simulated_model], check=False).returncode
         if code == ExitCode.SOME_CELLS_FAILED:
             worst = code
             print(f"{part}: some cells failed; the same command tries them again")
             continue
         pack(part)
         print(f"{part}: complete, and packed to be kept")
+        if predicted != ExitCode.OK:
+            print(f"nothing was predicted; again with {' '.join(predict[1:])} --model NAME")
     return worst
 
 
@@ -113,10 +128,14 @@ def _measure(scenario: str, part: Path, flags: Sequence[str], max_hours: float) 
 
 def _arguments() -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--device", default="cuda", help="cuda, or virtual to rehearse")
+    parser.add_argument("--device", default="cuda", help="cuda; virtual or cpu to rehearse")
     parser.add_argument("--model", default="", help="needed on cuda")
+    parser.add_argument("--launcher", default="", help="another engine, in a folder of its own")
     parser.add_argument("--max-hours", type=float, default=0.13, help="of one call")
     parser.add_argument("--output-dir", type=Path, help="default: results/reference/GPU")
+    parser.add_argument(
+        "--simulated-model", default="", help="whose shape the model has (fairshare list model)"
+    )
     return parser.parse_known_args()
 
 
