@@ -2,7 +2,8 @@
 
 A point is a load (a factor on all rates, or a number in flight) with windows measured at it. The
 bracket begins where the user says and doubles or halves the load until a served and an unserved
-point are known; then it is halved by ratio until both are as near as was asked for.
+point are known; then it is halved by ratio until both are as near as was asked for. While nothing
+is decided the load is doubled.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ class Verdict(StrEnum):
     FAILED = "failed"  # a window could not be measured, for another reason than the load
 
 
+_AGAINST = {Verdict.MISSED, Verdict.FAILED}
+
+
 class Axis(StrEnum):
     """What is searched."""
 
@@ -56,7 +60,7 @@ Window = Mapping[str, Tally]
 class Bracket:
     """The highest load that is met and the lowest above it that is not; None where there is none.
 
-    A load that is not decided, or failed, is not met.
+    A load that is not decided, or failed, is not met; what a load above shows counts for it.
     """
 
     low: float | None
@@ -138,11 +142,15 @@ def judge(windows: Sequence[Window | None], required: float, at_most: int) -> Ve
 
 
 def bracket(verdicts: Mapping[float, Verdict]) -> Bracket:
-    """Between which loads the knee lies."""
-    high = min((load for load, v in verdicts.items() if v is not Verdict.MET), default=None)
-    met = [load for load, v in verdicts.items() if v is Verdict.MET]
-    low = max((load for load in met if high is None or load < high), default=None)
-    return Bracket(low, high)
+    """Between which loads the knee lies.
+
+    A load that is not decided below one that is met had too few requests, and is passed over.
+    """
+    missed = min((load for load, v in verdicts.items() if v in _AGAINST), default=math.inf)
+    met = (load for load, v in verdicts.items() if v is Verdict.MET and load < missed)
+    low = max(met, default=None)
+    above = (load for load, v in verdicts.items() if v is not Verdict.MET and load > (low or 0.0))
+    return Bracket(low, min(above, default=None))
 
 
 def narrow(found: Bracket, resolution: float, *, whole: bool) -> bool:
@@ -161,6 +169,9 @@ def next_load(
         return start
     found = bracket(verdicts)
     if found.high is None:
+        return _beyond(max(verdicts) * 2, start, verdicts, whole=whole)
+    if found.low is None and not _AGAINST & set(verdicts.values()):
+        # More load is more requests, which decide more.
         return _beyond(max(verdicts) * 2, start, verdicts, whole=whole)
     if found.low is None:
         return _beyond(min(verdicts) / 2, start, verdicts, whole=whole)

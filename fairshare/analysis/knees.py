@@ -91,6 +91,9 @@ class Knee:
             return _UNFINISHED
         if high is None:
             return f"met even at {self.load_text(low)}, the highest that was tried"
+        if all(point.verdict is Verdict.UNDECIDED for point in self.points):
+            highest = self.load_text(max(point.load for point in self.points))
+            return f"not decided up to {highest}: too few requests, use a longer --window"
         if low is None:
             return f"{_not_met(high)} even at {self.load_text(high.load)}, the lowest tried"
         if not narrow(self.bracket, self.resolution, whole=self.axis is Axis.CONCURRENCY):

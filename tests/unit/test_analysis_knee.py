@@ -80,6 +80,22 @@ def test_what_is_not_decided_is_not_served() -> None:
     assert narrow(found, 0.1, whole=False)
 
 
+def test_a_load_of_too_few_requests_is_no_reason_to_try_a_lower_one() -> None:
+    """More load is more requests: the search goes up until it can tell, and finds the knee."""
+
+    def probe(load: float) -> Verdict:
+        return UNDECIDED if load < 6 else MET if load < 20 else MISSED
+
+    verdicts = _hunt(probe, 1.0)
+    found = bracket(verdicts)
+    assert min(verdicts) == 1.0
+    assert found.low is not None
+    assert found.high is not None
+    assert 18 < found.low < 20 <= found.high < 22
+    near = _hunt(lambda load: MET if load < 0.9 else UNDECIDED if load < 1.1 else MISSED, 1.0)
+    assert bracket(near).high == pytest.approx(0.95, abs=0.06), "near the knee it still goes down"
+
+
 def test_a_point_is_decided_by_an_interval_clear_of_the_requirement() -> None:
     """Few requests decide nothing; enough do; what stays open after all windows is said to be."""
     few: Window = {"chat": Tally(10, 10)}
