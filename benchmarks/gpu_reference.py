@@ -73,27 +73,34 @@ def run(flags: Sequence[str], folder: Path, max_hours: float, simulated_model: s
         if is_packed(part):
             print(f"{part}: complete")
             continue
-        left_hours = max(1.0, end_s - time.monotonic()) / SECONDS_PER_HOUR
-        code = _measure(scenario, part, flags, left_hours)
+        code = _measure(scenario, part, [*flags, "--resume"], end_s)
+        if code == ExitCode.SOME_CELLS_FAILED:  # what failed is tried again once all was tried
+            code = _measure(scenario, part, [*flags, "--retry-failed"], end_s)
         if code == ExitCode.STOPPED_EARLY:
             print(f"\n{part}: not complete yet; run the same command again")
         if code not in (ExitCode.OK, ExitCode.SOME_CELLS_FAILED):
             return code
-        for form in ("html", "markdown"):
-            reported = [*COMMAND, "report", "--format", form, str(part)]
-            if built := subprocess.run(reported, check=False).returncode:
-                return built
-        predict = [sys.executable, "-m", "benchmarks.gpu_predicted", str(part)]
-        predicted = subprocess.run([*predict, "--model", simulated_model], check=False).returncode
+        if reported := _report(part, simulated_model):
+            return reported
         if code == ExitCode.SOME_CELLS_FAILED:
             worst = code
             print(f"{part}: some cells failed; the same command tries them again")
             continue
         pack(part)
         print(f"{part}: complete, and packed to be kept")
-        if predicted != ExitCode.OK:
-            print(f"nothing was predicted; again with {' '.join(predict[1:])} --model NAME")
     return worst
+
+
+def _report(part: Path, simulated_model: str) -> int:
+    """Make tables, figures and, where the model is known, predictions; an exit code."""
+    for form in ("html", "markdown"):
+        command = [*COMMAND, "report", "--format", form, str(part)]
+        if code := subprocess.run(command, check=False).returncode:
+            return code
+    predict = [sys.executable, "-m", "benchmarks.gpu_predicted", str(part)]
+    if subprocess.run([*predict, "--model", simulated_model], check=False).returncode:
+        print(f"nothing was predicted; again with {' '.join(predict[1:])} --model NAME")
+    return ExitCode.OK
 
 
 def is_packed(part: Path) -> bool:
@@ -117,11 +124,12 @@ def pack(part: Path) -> None:
             path.unlink()
 
 
-def _measure(scenario: str, part: Path, flags: Sequence[str], max_hours: float) -> int:
+def _measure(scenario: str, part: Path, flags: Sequence[str], end_s: float) -> int:
+    left_hours = max(1.0, end_s - time.monotonic()) / SECONDS_PER_HOUR
     command = [
         *(*COMMAND, "matrix", scenario, "--matrix", "gpu-reference"),
-        *("--skip-unready-modes", "--no-report", "--resume", "--output-dir", str(part)),
-        *("--max-hours", f"{max_hours:.4f}", *flags),
+        *("--skip-unready-modes", "--no-report", "--output-dir", str(part)),
+        *("--max-hours", f"{left_hours:.4f}", *flags),
     ]
     return subprocess.run(command, check=False).returncode
 
