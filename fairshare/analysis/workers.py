@@ -14,6 +14,7 @@ from multiprocessing import (
     forkserver,
     get_context,
     parent_process,
+    resource_tracker,
     set_forkserver_preload,
 )
 from typing import TypeVar
@@ -34,9 +35,15 @@ def cores() -> int:
 
 def prepare() -> None:
     """Begin to import, in a process beside this one, what those that draw will need."""
-    if cores() > 1:
-        set_forkserver_preload(_HEAVY)
-        forkserver.ensure_running()
+    if cores() < 2:
+        return
+    set_forkserver_preload(_HEAVY)
+    resource_tracker.ensure_running()  # else the next does it, and lets Ctrl-C through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()  # Ctrl-C is for this process, also while that one imports
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
