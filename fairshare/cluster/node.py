@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -163,7 +164,7 @@ def _part(plan: RunPlan, part: Part) -> RunPlan:
             evidence=told(differences),
             hint="give all nodes the same engine, models and files",
         )
-    return found
+    return replace(found, infeasible=())  # these are filed where the command is
 
 
 async def _run(part: Part, held: Ground, courier: Courier, line: _Line, below: str) -> None:

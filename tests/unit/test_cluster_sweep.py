@@ -22,29 +22,24 @@ from fairshare.cluster.messages import (
     Job,
     LostError,
     Message,
+    Part,
     Piece,
     Surveyed,
     unpacked,
 )
+from fairshare.cluster.node import _part
 from fairshare.cluster.roster import Member, Roster, group
 from fairshare.cluster.sweep import ClusterSweep
 from fairshare.errors import PreflightError, StoppedEarlyError
 from fairshare.events import EventLog
 from fairshare.records import CellKey, CellResult, CellStatus, Mode, Provenance
 from fairshare.results.store import ResultStore
-from fairshare.runner.plan import make_plan
+from fairshare.runner.plan import InfeasibleCell, make_plan, plain
 from fairshare.runner.settings import Flags, settle
 from fairshare.spec.launcher import DeviceKind
 from fairshare.spec.matrix import Matrix
+from tests.plans import ONE_TENANT
 
-SCENARIO = """\
-name: s
-timing: {warmup_s: 1, window_s: 5, drain_s: 9}
-tenants:
-  - name: a
-    prompts: {kind: synthetic, tokens: {kind: fixed, tokens: 8}}
-    output: {kind: fixed, tokens: 8}
-"""
 Script = Callable[["Machine", Job], AsyncIterator[Message]]
 
 
@@ -177,7 +172,7 @@ class Stage:
 def stage(tmp_path: Path) -> Callable[..., Stage]:
     """Sets a stage with these machines."""
     path = tmp_path / "s.yaml"
-    path.write_text(SCENARIO)
+    path.write_text(ONE_TENANT)
     fields = {"modes": ["logical", "mps"], "concurrency": [1, 4]}
     matrix = Matrix.model_validate({"name": "m", "scenarios": [str(path)], **fields})
     flags = Flags(device="virtual:h200")
@@ -285,6 +280,15 @@ async def test_a_stop_reaches_every_machine(stage: Callable[..., Stage]) -> None
     assert on.sweep.outcome.stopped
     assert [cell.complete for cell in on.store.cells()] == [False, False]
     assert [len(machine.jobs) for machine in on.machines] == [1, 1]
+
+
+def test_a_node_runs_its_part_and_files_nothing_else(stage: Callable[..., Stage]) -> None:
+    """Cells that no machine can run are filed once, where the command is."""
+    plan = stage(a=[good]).roster.plan
+    first, last = plan.cells[0], plan.cells[-1]
+    more = replace(plan, infeasible=(InfeasibleCell(last, "too little memory"),))
+    found = _part(more, Part(plan.deployments[0].id, {first.id: plain(first.definition)}))
+    assert ([cell.id for cell in found.cells], found.infeasible) == ([first.id], ())
 
 
 def other(member: Member, **changes: Any) -> Member:
