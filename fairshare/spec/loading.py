@@ -30,11 +30,30 @@ _KEY_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 def load_scenario(name: str) -> tuple[Scenario, Path]:
     """A scenario by name or path, and its file (datasets are relative to it).
 
+    ``NAME:TENANT+TENANT`` is the scenario with these of its tenants alone, named
+    ``NAME.TENANT.TENANT``: what each suffers from one other, or from nobody.
+
     Raises:
-        SpecError: it does not exist or is wrong.
+        SpecError: it does not exist or is wrong, or has no such tenant.
     """
-    path = assets.find("scenario", name)
-    return load(path, Scenario), path
+    whole, colon, chosen = name.rpartition(":")
+    if not colon or Path(name).is_file():
+        path = assets.find("scenario", name)
+        return load(path, Scenario), path
+    path = assets.find("scenario", whole)
+    return _with_tenants(load(path, Scenario), chosen.split("+")), path
+
+
+def _with_tenants(scenario: Scenario, names: Sequence[str]) -> Scenario:
+    known = {tenant.name: tenant for tenant in scenario.tenants}
+    if unknown := [name for name in names if name not in known]:
+        raise SpecError(
+            f"scenario {scenario.name} has no tenant named {unknown[0]!r}",
+            hint=f"known: {', '.join(known)}; several are joined by +",
+        )
+    kept = [known[name].model_dump() for name in known if name in names]
+    name = ".".join((scenario.name, *(name for name in known if name in names)))
+    return validate({**scenario.model_dump(), "name": name, "tenants": kept}, Scenario)
 
 
 def load_launcher(name: str) -> tuple[Launcher, Path]:

@@ -281,3 +281,15 @@ def test_an_endpoint_that_nobody_can_connect_to_is_refused(url: str) -> None:
     launcher = {"name": "l", "engine": "external", "endpoints": {"default": {"url": url}}}
     with pytest.raises(SpecError, match="url"):
         validate(launcher, Launcher)
+
+
+def test_some_tenants_of_a_scenario_make_one_of_their_own() -> None:
+    """Alone, in pairs: NAME:A+B keeps the rest of the file, in its own order, and names both."""
+    whole, path = load_scenario("four-tenants")
+    pair, same = load_scenario("four-tenants:batch+chat")
+    assert (pair.name, same) == ("four-tenants.chat.batch", path)
+    assert pair.tenants == [t for t in whole.tenants if t.name in ("chat", "batch")]
+    assert pair.timing == whole.timing
+    with pytest.raises(SpecError, match="no tenant named 'nobody'") as caught:
+        load_scenario("four-tenants:nobody")
+    assert "chat, code" in str(caught.value.hint)
