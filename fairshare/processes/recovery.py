@@ -94,8 +94,7 @@ def recover(journal: Journal, state: JournalState, grace_s: float = GRACE_S) -> 
         _release(journal, steps, result)
     result.survivors = end_all(find, grace_s, lambda _event, _identities: None)
     reap(identity.pid for identity in result.ended if identity not in state.processes)
-    for step in sorted(state.pending.values(), key=lambda step: -step.number):
-        _undo(journal, step, result)
+    _undo_all(journal, state.pending.values(), result)
     _remove_private_dir(state.header, result)
     result.removed += [str(SHM / name) for name in remove_unheld(segments, state.header.uid)]
     lock = state.header.lock
@@ -108,6 +107,19 @@ def recover(journal: Journal, state: JournalState, grace_s: float = GRACE_S) -> 
     if result.complete:
         journal.remove()
     return result
+
+
+@users.as_root()
+def put_back(journal: Journal, steps: Iterable[Step]) -> Recovery:
+    """Undo changes of a run that goes on, the last first; blocks. Who used them has ended."""
+    result = Recovery()
+    _undo_all(journal, steps, result)
+    return result
+
+
+def _undo_all(journal: Journal, steps: Iterable[Step], result: Recovery) -> None:
+    for step in sorted(steps, key=lambda step: -step.number):
+        _undo(journal, step, result)
 
 
 def _damage(path: Path, state: JournalState) -> str:

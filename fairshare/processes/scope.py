@@ -35,7 +35,7 @@ from fairshare.processes.labelled import (
 )
 from fairshare.processes.linux import set_child_subreaper
 from fairshare.processes.reaper import FINISHED, JOURNAL, READY
-from fairshare.processes.recovery import MARKER, Recovery, recover
+from fairshare.processes.recovery import MARKER, Recovery, put_back, recover
 from fairshare.processes.segments import existing
 from fairshare.processes.table import namespace_of
 
@@ -103,6 +103,18 @@ class RunScope:
     def next_serial(self) -> int:
         """A number that no other process of this run got."""
         return next(self._serials)
+
+    def open_changes(self) -> set[int]:
+        """Numbers of the changes that the journal would have to undo now."""
+        return set(self.journal.state().pending)
+
+    async def put_back(self, numbers: set[int]) -> bool:
+        """Undo changes that could not be undone as they should; whether none of them is left."""
+        pending = self.journal.state().pending
+        steps = [step for number, step in pending.items() if number in numbers]
+        result = await to_the_end(asyncio.to_thread(put_back, self.journal, steps))
+        _report(self.events, result)
+        return result.complete
 
     def watch(self, watcher: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a coroutine beside the run; the end of the run waits for it."""

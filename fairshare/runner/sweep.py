@@ -206,6 +206,7 @@ class Sweep:
         self.events.emit(
             "deployment.started", deployment=deployment.id, cells=[cell.id for cell in left]
         )
+        changed_before = stage.scope.open_changes()
         try:
             async with AsyncExitStack() as stack:
                 sharing = partitioner.apply(deployment.plan, stage.scope)
@@ -225,8 +226,9 @@ class Sweep:
             raise
         except FairshareError as error:
             self.events.emit("deployment.failed", deployment=deployment.id, reason=str(error))
-            if not left:
-                raise  # nothing left to blame it on: what we made could not be put back
+            changed = stage.scope.open_changes() - changed_before
+            if not (left or changed) or not await stage.scope.put_back(changed):
+                raise  # something of ours is left, and would be in the way of all that follows
             self._breaker.failed(deployment.id, str(error))
             self._leave_out(deployment, left, str(error))
 
@@ -236,7 +238,9 @@ class Sweep:
         return bool(left) and not given_up and self._goes_on(deployment, left[0])
 
     def _leave_out(self, deployment: Deployment, left: list[PlannedCell], reason: str) -> None:
-        """File cells as failed that were not run; ``--retry-failed`` runs them."""
+        """File cells, if any, as failed that were not run; ``--retry-failed`` runs them."""
+        if not left:
+            return
         self.events.emit(
             "deployment.left", deployment=deployment.id, cells=len(left), reason=reason
         )

@@ -62,6 +62,18 @@ def test_a_deployment_that_always_fails_is_given_up(place: Workplace) -> None:
     assert len(list((place.path / "out" / "superseded").iterdir())) == 6
 
 
+def test_a_device_that_is_put_back_only_later_does_not_end_the_night(place: Workplace) -> None:
+    """What a deployment could not undo is undone from the journal, and the next one runs."""
+    (place.path / "gpu").mkdir()
+    (place.path / "gpu" / "fail").write_text("mode_lies=disable:1\n")
+    done = place.run("matrix", "brief.yaml", "--modes", "mig,logical", "--no-report", *OUT)
+    assert done.returncode == 0, done.stdout
+    assert [cell.result.status.value for cell in place.cells("out").values()] == ["ok", "ok"]
+    assert len(_events(place, "deployment.failed")) == 1
+    assert [each["step"] for each in _events(place, "run.undone")] == ["MIG mode on GPU 0"]
+    assert _gpu(place)["mig_mode"]["current"] == "Disabled"
+
+
 def test_clocks_are_locked_and_slowdowns_are_marked(place: Workplace) -> None:
     """The lock is told beside every figure, and gone at the end; a hot GPU marks the cell."""
     place.env["FAIRSHARE_VIRTUAL_FAIL"] = "clocks_slowed"
