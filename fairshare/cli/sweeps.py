@@ -195,6 +195,7 @@ def plan_command(**given: Any) -> None:
 @policy_flags
 @OUTPUT_DIR
 @again_flags
+@finish_flags
 def run_command(
     scenario: str | None,
     rerun: str | None,
@@ -204,6 +205,7 @@ def run_command(
 ) -> None:
     """Run a single cell: one SCENARIO in one mode (in exclusive mode, one per tenant)."""
     resume, choice = choice_of(given)
+    hook = hook_of(given)
     if rerun is not None:
         if folder is None or scenario is not None:
             raise click.UsageError("--rerun CELL_ID goes with --results FOLDER and no SCENARIO")
@@ -227,7 +229,9 @@ def run_command(
         }
         flags = flags_of(given)
         settings, plan = _settle(matrix_of(single), flags)
-    _execute(settings, plan, flags, output_dir, resume=resume, choice=choice, report=True)
+    _execute(
+        settings, plan, flags, output_dir, resume=resume, choice=choice, report=True, hook=hook
+    )
 
 
 def _settle(matrix: Matrix, flags: Flags) -> tuple[Settings, RunPlan]:

@@ -75,8 +75,10 @@ class Course:
             return self.doing
         parts = [f"{self.done} of {self.cells} cells done"]
         parts += [f"{self.failed} failed"] if self.failed else []
-        if (left_s := self.remaining_s(now_t)) is not None:
-            parts.append(f"about {format_duration(round(left_s))} left")
+        left_s = self.remaining_s(now_t)
+        if left_s is not None and self.done < self.cells:
+            about = f"about {format_duration(round(left_s))} left"
+            parts.append(about if left_s >= 1 else "longer than was estimated")
         what = self.doing if self.cell is None else f"{self.cell} {self.phase or 'begins'}"
         since = f", for {format_duration(round(max(0.0, now_t - self.began_t)))}"
         if self.over:
@@ -94,6 +96,8 @@ class Course:
             parts.append(f"{format_bytes(int(used))} GPU memory")
         if (power := self.gpu.get("power_w")) is not None:
             parts.append(f"{power:.0f} W")
+        elif self.gpu:
+            parts.append("power not told")
         if self.cpu_percent is not None:
             parts.append(f"CPU {self.cpu_percent:.0f} % of one core")
         return ", ".join(parts)

@@ -56,6 +56,16 @@ def test_one_line_says_everything() -> None:
     )
 
 
+def test_what_is_not_known_is_not_shown_as_nothing() -> None:
+    """A time that is up with cells still to come, and a GPU without a power meter."""
+    gpu = {"t": 114.0, "event": "cell.progress", "gpu": {"gpu_utilisation": 0.5, "power_w": None}}
+    said = course_of([*EVENTS, gpu]).summary(190.0)
+    assert "longer than was estimated; b measure" in said
+    assert "GPU 50 %, power not told" in said
+    over = [{"t": 115.0, "event": "cell.finished", "cell": name, "status": "ok"} for name in "bc"]
+    assert "estimated" not in course_of([*EVENTS, *over]).summary(190.0)
+
+
 def test_the_table_holds_the_same() -> None:
     """Nothing that the line has is missing from the table."""
     console = Console(width=120, record=True, quiet=False, file=None)
