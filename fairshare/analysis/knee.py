@@ -168,19 +168,24 @@ def next_load(
     if not verdicts:
         return start
     found = bracket(verdicts)
-    if found.high is None:
-        return _beyond(max(verdicts) * 2, start, verdicts, whole=whole)
-    if found.low is None and not _AGAINST & set(verdicts.values()):
-        # More load is more requests, which decide more.
-        return _beyond(max(verdicts) * 2, start, verdicts, whole=whole)
-    if found.low is None:
-        return _beyond(min(verdicts) / 2, start, verdicts, whole=whole)
+    if found.low is None or found.high is None:
+        return _outside(verdicts, start, whole=whole)
     if narrow(found, resolution, whole=whole):
         return None
     middle = _rounded(math.sqrt(found.low * found.high), whole=whole)
     if whole:
         middle = min(max(middle, found.low + 1), found.high - 1)
     return middle if found.low < middle < found.high else None
+
+
+def _outside(verdicts: Mapping[float, Verdict], start: float, *, whole: bool) -> float | None:
+    """A load above or below all others: only one end of the bracket is known, or none."""
+    if not _AGAINST & set(verdicts.values()):
+        # All are met; or nothing is decided, and more load is more requests, which decide more.
+        return _beyond(max(verdicts) * 2, start, verdicts, whole=whole)
+    if [verdicts[load] for load in sorted(verdicts)[:2]] == [Verdict.UNDECIDED] * 2:
+        return None  # the knee is not so wide: these had too few requests, and lower still fewer
+    return _beyond(min(verdicts) / 2, start, verdicts, whole=whole)
 
 
 def _beyond(

@@ -95,7 +95,9 @@ class Knee:
             highest = self.load_text(max(point.load for point in self.points))
             return f"not decided up to {highest}: too few requests, use a longer --window"
         if low is None:
-            return f"{_not_met(high)} even at {self.load_text(high.load)}, the lowest tried"
+            few = high.verdict is Verdict.UNDECIDED
+            more = ": use a longer --window or more --num-runs" if few else ""
+            return f"{_not_met(high)} even at {self.load_text(high.load)}, the lowest tried{more}"
         if not narrow(self.bracket, self.resolution, whole=self.axis is Axis.CONCURRENCY):
             return _UNFINISHED
         return "found" if high.verdict is Verdict.MISSED else self._open(high)

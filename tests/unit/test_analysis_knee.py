@@ -92,6 +92,8 @@ def test_a_load_of_too_few_requests_is_no_reason_to_try_a_lower_one() -> None:
     assert found.low is not None
     assert found.high is not None
     assert 18 < found.low < 20 <= found.high < 22
+    vain = _hunt(lambda load: MISSED if load > 0.6 else UNDECIDED, 1.0)
+    assert min(vain) == 0.25, "below, there are fewer still"
     near = _hunt(lambda load: MET if load < 0.9 else UNDECIDED if load < 1.1 else MISSED, 1.0)
     assert bracket(near).high == pytest.approx(0.95, abs=0.06), "near the knee it still goes down"
 
