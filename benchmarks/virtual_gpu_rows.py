@@ -18,7 +18,7 @@ import yaml
 
 from fairshare.devices.constants import gpu_spec
 from fairshare.virtual.clock import Clock
-from fairshare.virtual.contention import Alone, Contended, Partition, TimeSlices
+from fairshare.virtual.contention import Alone, MpsClients, Partition, TimeSlices
 from fairshare.virtual.course import Lane
 from fairshare.virtual.deployed import GpuFigures
 from fairshare.virtual.engine import Engine, Limits, Sequence
@@ -26,7 +26,7 @@ from fairshare.virtual.front_end import SCATTER
 from fairshare.virtual.models import virtual_model
 from fairshare.virtual.physics import Constants, Costs, drawable_bandwidth
 from fairshare.virtual.prefixes import BLOCK_TOKENS
-from fairshare.virtual.rules import MpsClient, SharingKind, TimeSliced
+from fairshare.virtual.rules import MpsClient, TimeSliced
 from fairshare.virtual.simulated import Flight, SimulatedServer
 
 TABLES = Path(__file__).parents[2] / "shared" / "data" / "published"
@@ -42,6 +42,8 @@ RUNS = 4  # of the experiment, with other chances; figures are their means
 
 Row = tuple[str, int]
 """A mode and the requests in flight at each model."""
+
+ROWS: tuple[Row, ...] = tuple((mode, c) for mode in KV_TOKENS for c in CONCURRENCIES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,17 +119,28 @@ def other_reasons() -> list[str]:
     return reasons
 
 
-def simulated(constants: Constants) -> dict[Row, Figures]:
+def simulated(constants: Constants, scatter: float = SCATTER) -> dict[Row, Figures]:
     """All rows of the experiment, the points of each mode in order, as they were measured."""
     runs = [
         {
             (mode, concurrency): figures
             for mode in KV_TOKENS
-            for concurrency, figures in _sweep(mode, constants, random.Random(run))
+            for concurrency, figures in _sweep(mode, constants, _Chance(run, scatter))
         }
         for run in range(RUNS)
     ]
-    return {row: _mean([run[row] for run in runs]) for row in runs[0]}
+    return {row: _mean([run[row] for run in runs]) for row in ROWS}
+
+
+class _Chance:
+    """How long a request is in the front end, over the mean."""
+
+    def __init__(self, seed: int, scatter: float) -> None:
+        self._random = random.Random(seed)
+        self._between = (1 - scatter, 1 + scatter)
+
+    def passing(self) -> float:
+        return self._random.uniform(*self._between)
 
 
 def _mean(figures: list[Figures]) -> Figures:
@@ -136,7 +149,7 @@ def _mean(figures: list[Figures]) -> Figures:
     )
 
 
-def _sweep(mode: str, constants: Constants, rng: random.Random) -> Iterator[tuple[int, Figures]]:
+def _sweep(mode: str, constants: Constants, chance: _Chance) -> Iterator[tuple[int, Figures]]:
     """One mode: engines that go on from point to point, and so keep their prefix caches."""
     clock = Clock()
     servers = _servers(mode, clock, constants)
@@ -144,7 +157,7 @@ def _sweep(mode: str, constants: Constants, rng: random.Random) -> Iterator[tupl
         count = max(40, 10 * concurrency)  # 680 in all, as the page says
         start_s, done = clock.now_s, list[_Answered]()
         for number, server in enumerate(servers):
-            client = _Client(clock, server, number, count, done, constants.front_end_s, rng)
+            client = _Client(clock, server, number, count, done, constants.front_end_s, chance)
             for _ in range(concurrency):
                 client.send()
         wanted = count * len(servers)
@@ -186,7 +199,7 @@ class _Client:
     count: int
     done: list[_Answered]
     front_end_s: float
-    rng: random.Random
+    chance: _Chance
     asked: int = 0
 
     def send(self) -> None:
@@ -198,7 +211,7 @@ class _Client:
         name = f"{self.number}-{self.asked}"
         self.asked += 1
         begun_s = self.clock.now_s
-        passes_s = self.front_end_s * self.rng.uniform(1 - SCATTER, 1 + SCATTER)
+        passes_s = self.front_end_s * self.chance.passing()
         sequence = Sequence(name, "", PROMPT, OUTPUT, prefix=prefix)
         flight = Flight(sequence, partial(self._ended, begun_s))
         self.clock.at(begun_s + passes_s, self.server.submit, flight)
@@ -219,7 +232,7 @@ def _servers(mode: str, clock: Clock, constants: Constants) -> list[SimulatedSer
     makers: Mapping[str, Partition] = {
         "exclusive": Alone(clock),
         "timeslice": TimeSlices(clock, constants.timeslice_tax),
-        "mps": Contended(clock, SharingKind.MPS),
+        "mps": MpsClients(clock, constants),
     }
     return [
         SimulatedServer(

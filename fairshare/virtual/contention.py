@@ -6,6 +6,7 @@ by the rules of :mod:`fairshare.virtual.rules`, and changes whenever one of them
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,8 +16,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fairshare.virtual.clients import Client, step_times
 from fairshare.virtual.clock import Clock
 from fairshare.virtual.course import Course
+from fairshare.virtual.physics import Constants
 from fairshare.virtual.rules import Neighbour, Rule, SharingKind
 
 Floats = NDArray[np.float64]
@@ -195,14 +198,17 @@ class _Member:
     rule: Rule
     sm_share: float
     course: Course | None = None
-    done: float = 0.0  # seconds of the course, as it would go alone
+    ends: float = 0.0  # seconds of the course until it ends, as it would go alone
+    done: float = 0.0  # how many of these have passed
     pace: float = 1.0  # seconds for one of those
+    client: Client | None = None  # as which it is seen, on so much of its share
+    scale: float = 1.0
     bends: list[float] = field(default_factory=list)
     bends_s: list[float] = field(default_factory=list)
 
 
 class Contended:
-    """Engines that each get on at a speed of their own: MPS clients, or held up by their hosts.
+    """Engines that each get on at a speed of their own, by any rule: held up by their hosts.
 
     The speed follows from what the middle iterations of all courses demand, and is found anew when
     one of them begins another course.
@@ -224,19 +230,20 @@ class Contended:
         """Run a course from now on."""
         self._sync()
         one = self._members[member]
-        one.course, one.done = course, 0.0
+        one.course, one.ends, one.done = course, course.after(course.steps), 0.0
         one.bends, one.bends_s = [], []
         self._repace()
 
     def cut(self, member: int) -> None:
         """End the member's course with the iteration that is under way."""
-        course = self._members[member].course
+        one = self._members[member]
+        course = one.course
         if course is None or course.steps == 1:
             return
         self._sync()
-        steps = course.boundary(self._members[member].done)
+        steps = course.boundary(one.done)
         if steps < course.steps:
-            course.steps = steps
+            course.steps, one.ends = steps, course.after(steps)
             self._schedule()
 
     def idle(self, member: int) -> None:
@@ -280,18 +287,58 @@ class Contended:
         return Neighbour(self._kind, other.course.middle, step_s, other.sm_share)
 
     def _schedule(self) -> None:
-        next_s = None
+        soonest, first = math.inf, 0
         for number, one in enumerate(self._members):
             if one.course is not None:
-                left = max(0.0, one.course.after(one.course.steps) - one.done)
-                end_s = self._clock.now_s + left * one.pace
-                if next_s is None or end_s < next_s:
-                    next_s, first = end_s, number
-        if next_s is not None:
+                left_s = (one.ends - one.done) * one.pace
+                if left_s < soonest:
+                    soonest, first = left_s, number
+        if soonest < math.inf:
             self._asked += 1
-            self._clock.at(next_s, self._end, (self._asked, first))
+            self._clock.at(self._clock.now_s + max(0.0, soonest), self._end, (self._asked, first))
 
     def _end(self, asked: tuple[int, int]) -> None:
         if asked[0] == self._asked:
             self._sync()
             self._members[asked[1]].on_end()
+
+
+class MpsClients(Contended):
+    """Clients of one MPS daemon: :class:`Contended`, with the speeds of all found at once.
+
+    Speeds depend on each other. They are found anew often enough to settle from one time to the
+    next; ``sweeps`` is how often at once.
+    """
+
+    def __init__(self, clock: Clock, constants: Constants, sweeps: int = 1) -> None:
+        super().__init__(clock, SharingKind.MPS)
+        self._constants = constants
+        self._sweeps = sweeps
+
+    def start(self, member: int, course: Course) -> None:
+        """Run a course from now on."""
+        self._members[member].client = None
+        super().start(member, course)
+
+    def _repace(self) -> None:
+        busy = [one for one in self._members if one.course is not None]
+        asked = sum(one.sm_share for one in busy)
+        crowded = len(busy) > 1 and asked > 1 + 1e-9
+        scale = 1 / asked if crowded else 1.0
+        clients = [self._client(one, scale) for one in busy]
+        tax = self._constants.oversubscription if crowded else 1.0
+        for _ in range(self._sweeps):
+            steps = step_times(clients, tax)
+        for one, step_s in zip(busy, steps, strict=True):
+            assert one.course is not None  # noqa: S101  (see above)
+            one.pace = step_s / one.course.middle_s
+            one.bends.append(one.done)
+            one.bends_s.append(self._clock.now_s)
+        self._schedule()
+
+    def _client(self, one: _Member, scale: float) -> Client:
+        assert one.course is not None  # noqa: S101  (only those that run are asked)
+        if one.client is None or one.scale != scale:
+            one.scale = scale
+            one.client = Client.of(one.course.middle, one.sm_share * scale, self._constants)
+        return one.client

@@ -11,7 +11,7 @@ from fairshare.scheduling.policy import SchedulingPolicy
 from fairshare.sharing.plan import PartitionPlan, Slot
 from fairshare.sharing.slots import Binding, binding_of
 from fairshare.virtual.clock import Clock
-from fairshare.virtual.contention import Alone, Contended, Partition, TimeSlices
+from fairshare.virtual.contention import Alone, Contended, MpsClients, Partition, TimeSlices
 from fairshare.virtual.course import Lane
 from fairshare.virtual.engine import Engine, Limits
 from fairshare.virtual.memory import plan_memory
@@ -89,7 +89,7 @@ def _partitions(
         return {slot.name: Alone(clock) for slot in slots}
     shared: Partition
     if binding_of(slots[0]) is Binding.MPS:
-        shared = Contended(clock, SharingKind.MPS)
+        shared = MpsClients(clock, constants)
     elif any(options[slot.name].enforce_eager for slot in slots):
         shared = Contended(clock, SharingKind.TIMESLICE)
     else:

@@ -71,13 +71,17 @@ class PrefixCache:
 
         Where another has named the same block meanwhile, it and all that follow stay unnamed.
         """
-        before = sequence.shared
+        before, holders = sequence.shared, self._holders
+        if before >= len(sequence.prefix):
+            return 0
+        named = 0
         for name in sequence.prefix[before : tokens // BLOCK_TOKENS]:
-            if name in self._holders:
+            if name in holders:
                 break
-            self._holders[name] = 1
-            sequence.shared += 1
-        return sequence.shared - before
+            holders[name] = 1
+            named += 1
+        sequence.shared += named
+        return named
 
     def release(self, sequence: Holder, nameless: int) -> int:
         """Let a sequence go, and its nameless blocks; how many nobody holds any more."""
@@ -85,23 +89,24 @@ class PrefixCache:
         if nameless:
             self._keys += 1
             self._idle[-self._keys] = nameless
+        holders, idle = self._holders, self._idle
         for name in reversed(sequence.prefix[: sequence.shared]):
-            self._holders[name] -= 1
-            if not self._holders[name]:
-                self._idle[name] = 1
+            left = holders[name] = holders[name] - 1
+            if not left:
+                idle[name] = 1
                 freed += 1
         sequence.shared = 0
         return freed
 
     def take(self, blocks: int) -> None:
         """Overwrite so many idle blocks; the caller knows that there are as many."""
+        idle, holders = self._idle, self._holders
         while blocks:
-            key = next(iter(self._idle))
-            count = self._idle[key]
+            key, count = idle.popitem(last=False)
             if count > blocks:
-                self._idle[key] = count - blocks
+                idle[key] = count - blocks
+                idle.move_to_end(key, last=False)
                 return
-            del self._idle[key]
             blocks -= count
             if key >= 0:
-                del self._holders[key]
+                del holders[key]

@@ -13,7 +13,7 @@ from fairshare.devices.constants import gpu_spec
 from fairshare.records import ErrorKind, Phase, RequestRecord
 from fairshare.spec.scenario import Timing
 from fairshare.virtual.clock import Clock
-from fairshare.virtual.contention import Alone, Contended, Partition, TimeSlices
+from fairshare.virtual.contention import Alone, Contended, MpsClients, Partition, TimeSlices
 from fairshare.virtual.course import Lane
 from fairshare.virtual.deployed import GpuFigures
 from fairshare.virtual.engine import Engine, Limits
@@ -42,7 +42,7 @@ def time_slices_by_the_rule(clock: Clock) -> Partition:
 
 def mps(clock: Clock) -> Partition:
     """MPS clients."""
-    return Contended(clock, SharingKind.MPS)
+    return MpsClients(clock, PUBLISHED)
 
 
 def requests(
