@@ -10,13 +10,16 @@ from typing import Any
 
 import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
+from yarl import URL
 
+from fairshare.load.tap import Look, Tap
 from fairshare.load.transport import Receiver, TransportError
 from fairshare.records import ErrorKind
 
 # uvicorn closes idle connections after 5 s; one that is reused just then fails the request.
 KEEPALIVE_S = 4.0
 READ_BUFFER_BYTES = 1 << 16
+READ_BYTES = 1 << 14  # at a time, from the kernel: an answer of 64 tokens is about as long
 # Servers end an HTTP body right after the answer's last event. A connection on which that end
 # has not come so soon is given up rather than delaying the client's next request.
 BODY_END_S = 0.1
@@ -28,13 +31,14 @@ class AiohttpTransport:
 
     def __init__(self, base_url: str) -> None:
         self._base_url = base_url.rstrip("/")
+        self._urls: dict[str, URL] = {}
+        self._look = Look()
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             read_bufsize=READ_BUFFER_BYTES,
-            skip_auto_headers=("User-Agent",),
         )
 
     async def post(
@@ -48,24 +52,47 @@ class AiohttpTransport:
         """
         try:
             response = await self._session.post(
-                self._base_url + path, data=body, headers=headers, allow_redirects=False
+                self._url(path), data=body, headers=headers, allow_redirects=False
             )
-            headers_ns, said = time.monotonic_ns(), response.headers
-            receiver.on_headers(
-                headers_ns,
-                response.status,
-                said.get("Content-Type", ""),
-                said.get("Retry-After", ""),
-            )
-            _read_little(response)
+            said = response.headers
             try:
-                await _read(response.content, receiver)
+                tap = self._tap_of(response)
+                receiver.on_headers(
+                    tap.arrived_ns if tap else time.monotonic_ns(),
+                    response.status,
+                    said.get("Content-Type", ""),
+                    said.get("Retry-After", ""),
+                )
+                await (tap.read if tap else _read)(response.content, receiver)
+                await _body_end(response.content)
             except BaseException:
                 response.close()
                 raise
             response.release()  # closes the connection too if the body has not ended
         except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
             raise _explained(error) from error
+
+    def _url(self, path: str) -> URL:
+        """The URL of a path, parsed once."""
+        if (url := self._urls.get(path)) is None:
+            url = self._urls[path] = URL(self._base_url + path)
+        return url
+
+    def _tap_of(self, response: aiohttp.ClientResponse) -> Tap | None:
+        """The tap of the connection that the answer comes by; None if it is here to the end."""
+        connection = response.connection
+        transport: Any = None if connection is None else connection.transport
+        if transport is None:
+            return None
+        if isinstance(tap := transport.get_protocol(), Tap):
+            return tap
+        if hasattr(transport, "max_size"):  # not with TLS, and not with every event loop
+            # Have asyncio ask the kernel for no more at a time than is read here. It asks for
+            # 256 KiB, for which malloc maps memory anew with every read, and unmaps it again.
+            transport.max_size = READ_BYTES
+        tap = Tap(transport.get_protocol(), self._look)
+        transport.set_protocol(tap)
+        return tap
 
     async def prepare(self, connections: int) -> None:
         """Nothing: aiohttp opens connections with requests, so the warm-up does."""
@@ -76,24 +103,12 @@ class AiohttpTransport:
 
 
 async def _read(content: aiohttp.StreamReader, receiver: Receiver) -> None:
+    """The rest of an answer whose connection is already given back: all of it is here."""
     now = time.monotonic_ns
     while data := await content.readany():
         if receiver.on_data(now(), data):
-            await _body_end(content)
             return
     receiver.on_end(now())
-
-
-def _read_little(response: aiohttp.ClientResponse) -> None:
-    """Have asyncio ask the kernel for no more at a time than is read here.
-
-    It asks for 256 KiB. For so much malloc maps memory anew with every read, and unmaps it again,
-    which costs more than the read.
-    """
-    connection = response.connection
-    transport: Any = None if connection is None else connection.transport
-    if hasattr(transport, "max_size"):  # not with TLS, and not with every event loop
-        transport.max_size = READ_BUFFER_BYTES
 
 
 async def _body_end(content: aiohttp.StreamReader) -> None:

@@ -111,7 +111,12 @@ class OpenAiReader:
         if data == _DONE:
             self.answer.done = True
             return 0
-        message = json_object(data)
+        try:
+            message = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            message = None
+        if type(message) is not dict:
+            message = json_object(data)  # says what is wrong with it
         try:
             return self._chunk(message)
         except (AttributeError, TypeError) as error:

@@ -221,6 +221,10 @@ GOOD: dict[str, Script] = {
 BAD: dict[str, tuple[Script, ErrorKind]] = {
     "another protocol": (saying(b"SSH-2.0-OpenSSH_9.2\r\n" * 2), ErrorKind.BAD_RESPONSE),
     "garbage for the size of a chunk": (saying(SSE + CHUNKED + b"zz\r\n"), ErrorKind.BAD_RESPONSE),
+    "garbage for the size of a later chunk, then silence": (
+        slowly([SSE + CHUNKED, chunk(FIRST), b"zz\r\n"], 0.05),
+        ErrorKind.BAD_RESPONSE,
+    ),
     "a chunk longer than it says": (
         saying(SSE + CHUNKED + b"5\r\n" + WHOLE),
         ErrorKind.BAD_RESPONSE,
@@ -403,4 +407,4 @@ async def test_an_open_loop_neither_waits_nor_retries() -> None:
         outcome: Outcome = await run([load], Timing(warmup_s=0, window_s=0.5, drain_s=1))
     assert server.asked == len(outcome.records) == 4
     sent = [(record.sent_ns or 0) - record.intended_ns for record in outcome.records]
-    assert max(sent) < 0.09e9
+    assert max(sent) < 0.5e9  # and not the minute that it is told to wait
