@@ -152,28 +152,43 @@ class Workplace:
 
 @pytest.fixture(scope="session")
 def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Models are made once for all tests."""
-    return tmp_path_factory.mktemp("cache")
+    """Models are made, and engines asked for their options, once for all tests of a process."""
+    folder = tmp_path_factory.getbasetemp() / "cache"
+    folder.mkdir(exist_ok=True, mode=0o700)
+    return folder
 
 
-@pytest.fixture
-def workplace(tmp_path: Path, cache_dir: Path) -> Iterator[Workplace]:
+@contextlib.contextmanager
+def workplace_in(folder: Path, cache_dir: Path) -> Iterator[Workplace]:
     """A workplace that checks at its end that nothing of its runs is left anywhere."""
-    (tmp_path / "tmp").mkdir()
+    (folder / "tmp").mkdir()
     place = Workplace(
-        tmp_path,
+        folder,
         {
             **{k: v for k, v in os.environ.items() if not k.startswith("FAIRSHARE_")},
-            "FAIRSHARE_STATE_DIR": str(tmp_path / "state"),
-            "FAIRSHARE_LOCK_DIR": str(tmp_path / "locks"),
+            "FAIRSHARE_STATE_DIR": str(folder / "state"),
+            "FAIRSHARE_LOCK_DIR": str(folder / "locks"),
             "FAIRSHARE_CACHE_DIR": str(cache_dir),
-            "TMPDIR": str(tmp_path / "tmp"),
+            "TMPDIR": str(folder / "tmp"),
             "PYTHONPATH": str(ROOT),
         },
     )
     place.write("brief.yaml", SCENARIO)
     yield place
     assert place.leftovers() == []
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, cache_dir: Path) -> Iterator[Workplace]:
+    """A workplace of one test's own."""
+    with workplace_in(tmp_path, cache_dir) as place:
+        yield place
+
+
+@pytest.fixture
+def own_state_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep journals out of the user's state folder, here and in child processes."""
+    monkeypatch.setenv("FAIRSHARE_STATE_DIR", str(tmp_path / "state"))
 
 
 @pytest.fixture

@@ -21,9 +21,17 @@ from fairshare.devices.nvml import Gpu, Nvml, NvmlUnavailableError
 from fairshare.sharing.mps_control import CONTROL, LOG_VARIABLE, PIPE_VARIABLE
 from tests.gpu.clients import Client, running
 from tests.gpu.rehearsal.machine import prepare
-from tests.workplace import ROOT, Workplace, cache_dir, wait_for, workplace
+from tests.workplace import (
+    FAKE_LAUNCHER,
+    ROOT,
+    Workplace,
+    cache_dir,
+    own_state_dir,
+    wait_for,
+    workplace,
+)
 
-__all__ = ["cache_dir", "wait_for", "workplace"]
+__all__ = ["cache_dir", "own_state_dir", "wait_for", "workplace"]
 
 # What the driver itself takes or keeps back for a while after a process has gone.
 MEMORY_SLACK_BYTES = 128 * 1024**2
@@ -176,35 +184,18 @@ def mps_here(_why_no_mps: str | None) -> None:
         pytest.skip(f"no MPS on this machine: {_why_no_mps}")
 
 
-GPU_LAUNCHER = """\
-name: cuda-fake
-description: no engine, but a CUDA context with memory of its own
-engine: tgi
-devices: [cuda]
-apis: [completions]
-command:
-  - {python}
-  - -m
-  - tests.gpu.cuda_server
-  - --model
-  - "{{model}}"
-  - --served-model-name
-  - "{{served_model}}"
-  - --host
-  - "{{host}}"
-  - --port
-  - "{{port}}"
-args: {{ttft_ms: 20, itl_ms: 5}}
-env: {{PYTHONPATH: {root}}}
-api_key_env: VLLM_API_KEY
-ready_timeout_s: 60
-stop_grace_s: 5
-"""
+GPU_LAUNCHER = (
+    FAKE_LAUNCHER.replace("fairshare.testing.fake_server", "tests.gpu.cuda_server")
+    .replace("devices: [cpu]", "devices: [cuda]")
+    .replace("ready_timeout_s: 10", "ready_timeout_s: 60")
+)
 
 
 @pytest.fixture
 def launcher(tmp_path: Path) -> str:
     """A launcher whose servers hold a CUDA context and answer as an engine would."""
     path = tmp_path / "cuda-fake.yaml"
-    path.write_text(GPU_LAUNCHER.format(python=sys.executable, root=ROOT))
+    path.write_text(
+        GPU_LAUNCHER.format(python=sys.executable, args={"ttft_ms": 20, "itl_ms": 5}, root=ROOT)
+    )
     return str(path)

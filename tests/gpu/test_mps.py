@@ -32,17 +32,12 @@ from tests.workplace import runs
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.usefixtures("mps_here", "left_as_found", "_own_state_dir"),
+    pytest.mark.usefixtures("mps_here", "left_as_found", "own_state_dir"),
 ]
 
 Start = Callable[..., Client]
 # What CUDA says to a client of an MPS server in which another one has faulted, by driver version.
 AFTER_A_FAULT = {700, 719, 801, 802, 805, 806, 807, 808, 809, 810, 999}
-
-
-@pytest.fixture
-def _own_state_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FAIRSHARE_STATE_DIR", str(tmp_path / "state"))
 
 
 @pytest.fixture

@@ -34,19 +34,8 @@ from fairshare.processes.labelled import OWNER_LABEL, RUN_LABEL, labelled, owner
 from fairshare.processes.segments import SHM, Segment
 from fairshare.processes.table import namespace_of
 
+pytestmark = pytest.mark.usefixtures("own_state_dir")
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(autouse=True)
-def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep journals out of the user's state folder, here and in child processes."""
-    monkeypatch.setenv("FAIRSHARE_STATE_DIR", str(tmp_path / "state"))
-
-
-@pytest.fixture
-def ready(tmp_path: Path) -> Ready:
-    """How children say that they are ready."""
-    return Ready(tmp_path)
 
 
 def _note(path: Path, word: str) -> list[list[str]]:

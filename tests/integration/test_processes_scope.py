@@ -36,17 +36,7 @@ from fairshare.processes.scope import run_scope
 from fairshare.processes.segments import SHM
 from fairshare.processes.spawn import ManagedProcess
 
-
-@pytest.fixture(autouse=True)
-def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep journals out of the user's state folder, here and in child processes."""
-    monkeypatch.setenv("FAIRSHARE_STATE_DIR", str(tmp_path / "state"))
-
-
-@pytest.fixture
-def ready(tmp_path: Path) -> Ready:
-    """How children say that they are ready."""
-    return Ready(tmp_path)
+pytestmark = pytest.mark.usefixtures("own_state_dir")
 
 
 def _note(path: Path, word: str) -> list[list[str]]:

@@ -51,12 +51,6 @@ async def scope(
         yield made
 
 
-@pytest.fixture
-def ready(tmp_path: Path) -> Ready:
-    """How children say that they are ready."""
-    return Ready(tmp_path)
-
-
 async def _spawn(
     scope: RunScope, ready: Ready, argv: list[str], name: str = "a", **more: Any
 ) -> ManagedProcess:

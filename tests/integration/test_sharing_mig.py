@@ -49,12 +49,6 @@ OFF = {"current": "Disabled", "pending": "Disabled"}
 Step = tuple[str, tuple[Any, ...]]
 
 
-@pytest.fixture(autouse=True)
-def _own_state_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Journals of these tests are nobody else's."""
-    monkeypatch.setenv("FAIRSHARE_STATE_DIR", str(tmp_path / "state"))
-
-
 @dataclass
 class Bench:
     """A simulated GPU, and what a run on it said."""
@@ -514,6 +508,8 @@ async def main():
         pass
 asyncio.run(main())
 """
+
+pytestmark = pytest.mark.usefixtures("own_state_dir")
 
 
 async def doomed(bench: Bench, when: str) -> asyncio.subprocess.Process:

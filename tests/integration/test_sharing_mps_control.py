@@ -30,6 +30,7 @@ from fairshare.virtual.driver import install
 from fairshare.virtual.mps_protocol import Limits, RefusedError, join_as_client
 from tests.nvidias_mps import nvidias_env
 
+pytestmark = pytest.mark.usefixtures("own_state_dir")
 DEVICE = virtual_device("a100-40")
 CHECKOUT = Path(__file__).parents[2]
 # A server that is found on PATH as the real one is, and then reacts to nothing.
@@ -48,12 +49,6 @@ def driver_env(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]
 def stand_in(tmp_path: Path) -> dict[str, str]:
     """The environment that leads to the stand-in."""
     return install(tmp_path / "gpu", "a100-40")
-
-
-@pytest.fixture(autouse=True)
-def _own_state_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Journals of these tests are nobody else's."""
-    monkeypatch.setenv("FAIRSHARE_STATE_DIR", str(tmp_path / "state"))
 
 
 @asynccontextmanager

@@ -25,15 +25,10 @@ from fairshare.virtual.share import NoDeviceError, find_share
 from fairshare.virtual.state import changing_state, read_state
 from tests.nvidias_mps import nvidias_env
 
+pytestmark = pytest.mark.usefixtures("own_state_dir")
 DEVICE = virtual_device("h200")
 TENANTS = [TenantDemand("chat", "qwen3-4b", share=0.75), TenantDemand("batch", "qwen3-4b")]
 STATIC = SharingOptions(mps=MpsSpec(partitioning=Partitioning.STATIC))
-
-
-@pytest.fixture(autouse=True)
-def _own_state_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Journals of these tests are nobody else's."""
-    monkeypatch.setenv("FAIRSHARE_STATE_DIR", str(tmp_path / "state"))
 
 
 @pytest.fixture

@@ -24,22 +24,11 @@ from fairshare.spec.choices import TimeslicePolicy
 from fairshare.spec.sharing import TimesliceSpec
 from fairshare.virtual.driver import install
 
+pytestmark = pytest.mark.usefixtures("own_state_dir")
 DEVICE = virtual_device("a100-40")
 TENANTS = [TenantDemand("chat", "qwen3-0.6b"), TenantDemand("batch", "qwen3-0.6b")]
 LONG = SharingOptions(timeslice=TimesliceSpec(policy=TimeslicePolicy.LONG))
 CHECKOUT = Path(__file__).parents[2]
-
-
-@pytest.fixture(autouse=True)
-def _own_state_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Journals of these tests are nobody else's."""
-    monkeypatch.setenv("FAIRSHARE_STATE_DIR", str(tmp_path / "state"))
-
-
-@pytest.fixture
-def driver_env(tmp_path: Path) -> dict[str, str]:
-    """A fresh simulated A100-40."""
-    return install(tmp_path / "gpu", "a100-40")
 
 
 def undo(driver_env: dict[str, str], *arguments: str) -> int:

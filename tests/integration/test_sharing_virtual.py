@@ -30,24 +30,11 @@ from fairshare.sharing.modes import partitioner_for
 from fairshare.sharing.options import SharingOptions
 from fairshare.sharing.plan import Partitioner, PartitionPlan, ServerView, Slot, TenantDemand
 from fairshare.spec.launcher import DeviceKind
-from fairshare.virtual.driver import install
 
 DEVICE = virtual_device("a100-40")
 TENANTS = [TenantDemand("chat", "qwen3-0.6b"), TenantDemand("batch", "qwen3-0.6b")]
 FAIL = "FAIRSHARE_VIRTUAL_FAIL"
 CHECKOUT = Path(__file__).parents[2]
-
-
-@pytest.fixture(autouse=True)
-def _own_state_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Journals of these tests are nobody else's."""
-    monkeypatch.setenv("FAIRSHARE_STATE_DIR", str(tmp_path / "state"))
-
-
-@pytest.fixture
-def driver_env(tmp_path: Path) -> dict[str, str]:
-    """A fresh simulated A100-40."""
-    return install(tmp_path / "gpu", "a100-40")
 
 
 class Run:
@@ -281,6 +268,8 @@ async def main():
         await asyncio.sleep(60)
 asyncio.run(main())
 """
+
+pytestmark = pytest.mark.usefixtures("own_state_dir")
 
 
 @pytest.mark.parametrize("mode", [Mode.MIG, Mode.MPS])

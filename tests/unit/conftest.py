@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,10 @@ from fairshare.analysis.pipeline import BuiltAnalysis, build_analysis
 from fairshare.records import CellKey, CellStatus, Mode
 from fairshare.results import ResultStore, layout
 from fairshare.results.reading import read_records
+from fairshare.runner.plan import RunPlan, make_plan
+from fairshare.runner.settings import Flags, settle
+from fairshare.spec.matrix import Matrix
+from tests.plans import ONE_TENANT
 from tests.results_factory import FakeTenant, add_cell, make_results
 
 HOSTILE = (
@@ -52,3 +57,16 @@ def _in_rounds(store: ResultStore) -> None:
             writer = csv.writer(file)
             writer.writerow(("t_s", "gpu_utilisation", "memory_used_bytes", "power_w"))
             writer.writerows((t, 0.5, 8 << 30, "") for t in range(6))
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> RunPlan:
+    """Two rounds of two deployments of two cells each.
+
+    By the estimate 70 s: a cell takes 1 + 5 + 2 s, a simulated server 1.5 s to start and stop.
+    """
+    path = tmp_path / "s.yaml"
+    path.write_text(ONE_TENANT)
+    fields = {"modes": ["logical", "mps"], "concurrency": [1, 4], "num_runs": 2}
+    matrix = Matrix.model_validate({"name": "m", "scenarios": [str(path)], **fields})
+    return make_plan(settle(matrix, Flags(device="virtual:h200")))

@@ -12,16 +12,7 @@ from fairshare.runner.plan import Deployment, RunPlan, make_plan
 from fairshare.runner.settings import Flags, settle
 from fairshare.spec.launcher import Engine
 from fairshare.spec.matrix import Matrix
-
-# By the estimate: a cell takes 1 + 5 + 2 s, a simulated server 1.5 s to start and stop.
-SCENARIO = """\
-name: s
-timing: {warmup_s: 1, window_s: 5, drain_s: 9}
-tenants:
-  - name: a
-    prompts: {kind: synthetic, tokens: {kind: fixed, tokens: 8}}
-    output: {kind: fixed, tokens: 8}
-"""
+from tests.plans import ONE_TENANT
 
 
 @dataclass
@@ -33,16 +24,6 @@ class Clock:
     def __call__(self) -> float:
         """What it shows."""
         return self.now_s
-
-
-@pytest.fixture
-def plan(tmp_path: Path) -> RunPlan:
-    """Two rounds of two deployments of two cells each: 2 * (2 * 1.5 + 4 * 8) = 70 s."""
-    path = tmp_path / "s.yaml"
-    path.write_text(SCENARIO)
-    fields = {"modes": ["logical", "mps"], "concurrency": [1, 4], "num_runs": 2}
-    matrix = Matrix.model_validate({"name": "m", "scenarios": [str(path)], **fields})
-    return make_plan(settle(matrix, Flags(device="virtual:h200")))
 
 
 def _serve(budget: Budget, clock: Clock, deployment: Deployment, *, start_s: float) -> None:
@@ -59,7 +40,7 @@ def test_what_is_last_in_the_plan_is_left_first(plan: RunPlan, budget_s: float, 
 
 def test_the_last_repetition_is_left_first(tmp_path: Path) -> None:
     """With all repetitions of a deployment together, too, what is measured most often is left."""
-    (tmp_path / "s.yaml").write_text(SCENARIO)
+    (tmp_path / "s.yaml").write_text(ONE_TENANT)
     fields = {"modes": ["logical", "mps"], "num_runs": 3, "order": "grouped"}
     scenarios = [str(tmp_path / "s.yaml")]
     matrix = Matrix.model_validate({"name": "m", "scenarios": scenarios, **fields})

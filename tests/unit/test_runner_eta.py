@@ -3,37 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 from fairshare.events import EventLog
 from fairshare.runner.eta import Eta
-from fairshare.runner.plan import RunPlan, make_plan
-from fairshare.runner.settings import Flags, settle
+from fairshare.runner.plan import RunPlan
 from fairshare.spec.launcher import Engine
-from fairshare.spec.matrix import Matrix
-
-# By the estimate: a cell takes 1 + 5 + 2 s, a simulated server 1.5 s to start and stop.
-SCENARIO = """\
-name: s
-timing: {warmup_s: 1, window_s: 5, drain_s: 9}
-tenants:
-  - name: a
-    prompts: {kind: synthetic, tokens: {kind: fixed, tokens: 8}}
-    output: {kind: fixed, tokens: 8}
-"""
-
-
-@pytest.fixture
-def plan(tmp_path: Path) -> RunPlan:
-    """Two deployments of two cells each, twice: 4 * 1.5 + 8 * 8 = 70 s."""
-    path = tmp_path / "s.yaml"
-    path.write_text(SCENARIO)
-    fields = {"modes": ["logical", "mps"], "concurrency": [1, 4], "num_runs": 2}
-    matrix = Matrix.model_validate({"name": "m", "scenarios": [str(path)], **fields})
-    return make_plan(settle(matrix, Flags(device="virtual:h200")))
 
 
 def test_what_is_left_is_learned_from_what_is_over(plan: RunPlan) -> None:

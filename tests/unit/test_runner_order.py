@@ -9,14 +9,14 @@ import pytest
 from fairshare.runner.plan import RunPlan, make_plan
 from fairshare.runner.settings import Flags, settle
 from fairshare.spec.matrix import Matrix
-from tests.unit.test_runner_budget import SCENARIO
+from tests.plans import ONE_TENANT
 
 
 @pytest.fixture
 def scenario(tmp_path: Path) -> str:
     """A scenario of one tenant."""
     path = tmp_path / "s.yaml"
-    path.write_text(SCENARIO)
+    path.write_text(ONE_TENANT)
     return str(path)
 
 

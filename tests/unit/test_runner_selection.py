@@ -2,33 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from fairshare.errors import SpecError
-from fairshare.runner.plan import RunPlan, make_plan
+from fairshare.runner.plan import RunPlan
 from fairshare.runner.selection import Selection
-from fairshare.runner.settings import Flags, settle
-from fairshare.spec.matrix import Matrix
-
-SCENARIO = """\
-name: s
-tenants:
-  - name: a
-    prompts: {kind: synthetic, tokens: {kind: fixed, tokens: 8}}
-    output: {kind: fixed, tokens: 8}
-"""
-
-
-@pytest.fixture
-def plan(tmp_path: Path) -> RunPlan:
-    """Two modes at two concurrencies, twice; MIG cannot be had on this device."""
-    path = tmp_path / "s.yaml"
-    path.write_text(SCENARIO)
-    fields = {"modes": ["logical", "mps"], "concurrency": [1, 4], "num_runs": 2}
-    matrix = Matrix.model_validate({"name": "m", "scenarios": [str(path)], **fields})
-    return make_plan(settle(matrix, Flags(device="virtual:h200")))
 
 
 def _meant(plan: RunPlan, only: tuple[str, ...] = (), exclude: tuple[str, ...] = ()) -> set[str]:

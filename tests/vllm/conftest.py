@@ -19,6 +19,9 @@ from fairshare.processes.scope import run_scope
 from fairshare.serving.interpreter import engine_python
 from fairshare.serving.models import resolve_model
 from fairshare.spec.loading import load_launcher
+from tests.workplace import cache_dir, workplace
+
+__all__ = ["cache_dir", "workplace"]
 
 
 @pytest.fixture(scope="session")
@@ -33,12 +36,12 @@ def vllm_python() -> str:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def bench(
-    vllm_python: str, tmp_path_factory: pytest.TempPathFactory
+    vllm_python: str, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[VllmBench]:
     """One run for all tests of a module; the cache is shared, as between real runs."""
     folder = tmp_path_factory.mktemp("vllm")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FAIRSHARE_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "vllm-cache"))
+        patch.setenv("FAIRSHARE_CACHE_DIR", str(cache_dir))
         patch.setenv("FAIRSHARE_STATE_DIR", str(folder / "state"))
         launcher, _ = load_launcher("vllm-cpu")
         events: list[Mapping[str, Any]] = []

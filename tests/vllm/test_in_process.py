@@ -25,9 +25,8 @@ from fairshare.serving.server import Server
 from fairshare.spec.scenario import Api
 from fairshare.spec.workload import Sampling
 from fairshare.workload.requests import PlannedRequest
-from tests.workplace import Workplace, cache_dir, workplace
+from tests.workplace import Workplace
 
-__all__ = ["cache_dir", "workplace"]
 pytestmark = [pytest.mark.vllm_cpu, pytest.mark.timeout(300)]
 
 SCENARIO = """\

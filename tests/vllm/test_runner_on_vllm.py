@@ -9,9 +9,8 @@ import pytest
 
 from fairshare.errors import ExitCode
 from fairshare.records import CellStatus, RequestRecord
-from tests.workplace import ROOT, Workplace, cache_dir, workplace
+from tests.workplace import ROOT, Workplace
 
-__all__ = ["cache_dir", "workplace"]
 pytestmark = [pytest.mark.vllm_cpu, pytest.mark.timeout(400)]
 
 SCENARIO = """\
