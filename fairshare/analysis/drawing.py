@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from fairshare.analysis.arrays import Floats
 from fairshare.analysis.style import Look, distinct, name_axes, short
@@ -160,6 +160,9 @@ def draw_curves(
     positive = frame[frame["seconds"] > 0]["seconds"]
     if len(positive) and positive.max() / positive.min() > 20:
         axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(ScalarFormatter())
+        few = positive.max() / positive.min() < 200
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_ylim(0, 101)
     name_axes(axes, axis, "requests at most so long (%)", title)

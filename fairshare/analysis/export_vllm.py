@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
@@ -60,15 +61,20 @@ def _run(result: CellResult, tenant: str, records: list[RequestRecord]) -> dict[
         "label": f"{result.id}: {result.provenance.value}",
         "marks": [mark.value for mark in result.marks],
         "model_id": tenant,
+        "tokenizer_id": None,
         "num_prompts": len(records),
         "request_rate": len(records) / duration_s if open_loop else "inf",
+        "burstiness": None,  # arrivals are of more kinds than it can tell
         "max_concurrency": None if open_loop else result.key.concurrency,
         "duration": duration_s,
         "completed": len(answered),
         "failed": len(records) - len(answered),
         "total_input_tokens": sum(record.prompt_tokens or 0 for record in answered),
         "total_output_tokens": sum(record.output_tokens or 0 for record in answered),
+        "request_goodput": _goodput(answered, said.get("slo") or {}, duration_s),
         **_statistics(answered, details, [record.ok for record in records], duration_s),
+        **_busiest_second(answered),
+        "rtfx": 0.0,  # of speech
         **details,
     }
 
@@ -80,9 +86,10 @@ def _details(records: Sequence[RequestRecord]) -> dict[str, list[Any]]:
         "output_lens": [record.output_tokens or 0 for record in records],
         "ttfts": [_after_sending(record, record.first_token_ns) for record in records],
         "itls": [_gaps(record.chunk_ns) for record in records],
-        "e2els": [_after_sending(record, record.end_ns) for record in records],
+        "latencies": [_after_sending(record, record.end_ns) for record in records],
         "start_times": [(record.sent_ns or 0) / NS_PER_S for record in records],
         "queue_times": [max(0.0, -_after_sending(r, r.intended_ns)) for r in records],
+        "generated_texts": [""] * len(records),  # no answer's text is kept
         "errors": [_error(record) for record in records],
     }
 
@@ -101,6 +108,43 @@ def _error(record: RequestRecord) -> str:
     return f"{_WORDS.get(record.error, record.error.value)}: {record.error_text or ''}"
 
 
+def _goodput(
+    answered: Sequence[RequestRecord], slo: Mapping[str, float | None], duration_s: float
+) -> float | None:
+    """Answers a second within all limits, from their sending; None where nothing was promised."""
+    limits = {name: limit for name, limit in slo.items() if limit is not None}
+    if not limits:
+        return None
+    good = 0
+    for record in answered:
+        ttft_s = _after_sending(record, record.first_token_ns)
+        e2e_s = _after_sending(record, record.end_ns)
+        after_first = (record.output_tokens or 0) - 1
+        tpot_s = (e2e_s - ttft_s) / after_first if after_first > 0 else 0.0
+        took = {"ttft_s": ttft_s, "tpot_s": tpot_s, "e2e_s": e2e_s}
+        good += all(took[name] <= limit for name, limit in limits.items() if name in took)
+    return good / duration_s
+
+
+def _busiest_second(answered: Sequence[RequestRecord]) -> dict[str, float | int]:
+    """Most chunks in one second, and most requests that lived in one, from the first sending on."""
+    if not answered:
+        return {"max_output_tokens_per_s": 0.0, "max_concurrent_requests": 0}
+    began = min(record.sent_ns or 0 for record in answered)
+    chunks: Counter[int] = Counter()
+    alive: Counter[int] = Counter()
+    for record in answered:
+        chunks.update((then - began) // NS_PER_S for then in record.chunk_ns)
+        ended = record.end_ns or record.sent_ns or 0
+        alive.update(
+            range(((record.sent_ns or 0) - began) // NS_PER_S, (ended - began) // NS_PER_S + 1)
+        )
+    return {
+        "max_output_tokens_per_s": float(max(chunks.values(), default=0)),
+        "max_concurrent_requests": max(alive.values(), default=0),
+    }
+
+
 def _statistics(
     answered: Sequence[RequestRecord],
     details: dict[str, list[Any]],
@@ -112,14 +156,14 @@ def _statistics(
     inputs = sum(record.prompt_tokens or 0 for record in answered)
     kept = {
         name: [value for value, good in zip(details[name], ok, strict=True) if good]
-        for name in ("ttfts", "itls", "e2els", "output_lens")
+        for name in ("ttfts", "itls", "latencies", "output_lens")
     }
-    columns = zip(kept["ttfts"], kept["e2els"], kept["output_lens"], strict=True)
+    columns = zip(kept["ttfts"], kept["latencies"], kept["output_lens"], strict=True)
     samples = {
         "ttft": kept["ttfts"],
         "tpot": [(e2e - ttft) / (tokens - 1) for ttft, e2e, tokens in columns if tokens > 1],
         "itl": [gap for gaps in kept["itls"] for gap in gaps],
-        "e2el": kept["e2els"],
+        "e2el": kept["latencies"],
     }
     found = {
         "request_throughput": len(answered) / duration_s,

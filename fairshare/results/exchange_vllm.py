@@ -77,7 +77,7 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _run(path: Path, item: Item) -> ForeignRun:
     columns = {name: item.list_of(name) for name in _DETAILS}
     starts, queued = _optional(item, "start_times"), _optional(item, "queue_times")
-    wholes = _optional(item, "e2els")
+    wholes = _optional(item, "latencies") or _optional(item, "e2els")
     given = (*columns.values(), starts, queued, wholes)
     lengths = {len(column) for column in given if column is not None}
     if len(lengths) != 1 or 0 in lengths:
@@ -92,7 +92,7 @@ def _run(path: Path, item: Item) -> ForeignRun:
         )  # fmt: skip
         sent_s = one.checked_seconds("start_times", starts[index]) - began_s if starts else 0.0
         wait_s = one.checked_seconds("queue_times", queued[index]) if queued else 0.0
-        whole_s = one.checked_seconds("e2els", wholes[index]) if wholes else None
+        whole_s = one.checked_seconds("latencies", wholes[index]) if wholes else None
         records.append(_record(index, tenant, one, (sent_s - wait_s, sent_s, whole_s)))
     last_s = max(record.end_ns or 0 for record in records) / 1e9
     end_s = max(item.seconds("duration"), last_s) if "duration" in item.values else last_s
@@ -115,7 +115,7 @@ def _run(path: Path, item: Item) -> ForeignRun:
 
 
 def _optional(item: Item, name: str) -> list[Any] | None:
-    """A list that some versions do not write; ``e2els`` only our own export does."""
+    """A list that some versions do not write; ``e2els`` our own export did once."""
     return item.list_of(name) if item.values.get(name) else None
 
 

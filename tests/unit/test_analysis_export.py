@@ -25,6 +25,20 @@ from tests.results_factory import TWO_TENANTS, add_cell, make_results
 KEY = CellKey("two-tenants", Mode.MPS, 4)
 BROKEN = replace(TWO_TENANTS[1], error_share=0.2)
 
+VLLM_FIELDS = {
+    f"{stat}_{metric}_ms"
+    for stat in ("mean", "median", "std", "p99")
+    for metric in ("ttft", "tpot", "itl", "e2el")
+} | {
+    "date", "endpoint_type", "backend", "label", "model_id", "tokenizer_id", "num_prompts",
+    "request_rate", "burstiness", "max_concurrency", "duration", "completed", "failed",
+    "total_input_tokens", "total_output_tokens", "request_throughput", "request_goodput",
+    "output_throughput", "total_token_throughput", "input_lens", "output_lens", "ttfts", "itls",
+    "latencies", "start_times", "queue_times", "generated_texts", "errors",
+    "max_output_tokens_per_s", "max_concurrent_requests", "rtfx",
+}  # fmt: skip
+"""What ``vllm bench serve --save-detailed`` writes (vllm/benchmarks/serve.py)."""
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> ResultStore:
@@ -124,10 +138,17 @@ def test_their_summary_is_by_vllm_s_definitions(store: ResultStore, tmp_path: Pa
     )
     answered = [i for i, error in enumerate(found["errors"]) if not error]
     tpots = [
-        (found["e2els"][i] - found["ttfts"][i]) / (found["output_lens"][i] - 1) for i in answered
+        (found["latencies"][i] - found["ttfts"][i]) / (found["output_lens"][i] - 1)
+        for i in answered
     ]
     assert found["mean_tpot_ms"] == pytest.approx(1e3 * sum(tpots) / len(tpots))
     assert "measured on cpu" in found["label"]
+    assert set(found) >= VLLM_FIELDS
+    lists = [found[name] for name in ("ttfts", "latencies", "generated_texts", "start_times")]
+    assert {len(each) for each in lists} == {found["num_prompts"]}
+    assert 0 < found["max_concurrent_requests"] <= found["completed"]
+    per_second = found["max_output_tokens_per_s"]
+    assert found["output_throughput"] <= per_second <= found["total_output_tokens"]
 
 
 def test_a_folder_that_cannot_be_written_is_one_message(store: ResultStore, tmp_path: Path) -> None:

@@ -6,10 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from fairshare.analysis.aggregate import Row, Setting
+from fairshare.analysis.drawing import draw_curves
 from fairshare.analysis.model import Analysis
 from fairshare.analysis.plots import marked_modes
+from fairshare.analysis.style import Look
 from fairshare.analysis.subjects import subjects
 from fairshare.analysis.timeline import CPU, draw_timeline
 from fairshare.records import CellKey, CellResult, CellStatus, Mark, Mode, Provenance
@@ -67,3 +70,19 @@ def test_the_cpu_use_of_many_servers_is_drawn_as_the_machines(tmp_path: Path) ->
     figure = draw_timeline([("mps", StoredCell(tmp_path, cell))], CPU)
     assert figure is not None
     assert len(figure.axes[0].lines) == 1
+
+
+def test_latencies_of_several_decades_have_a_readable_axis() -> None:
+    """Ticks are plain numbers, few enough to stand side by side, and never markup."""
+    seconds = [0.012, 0.05, 0.3, 0.5]
+    frame = pd.DataFrame(
+        {"mode": "mps", "cell": "one", "seconds": seconds, "share": [0.25, 0.5, 0.75, 1.0]}
+    )
+    figure = Figure(figsize=(3, 2))
+    axes = figure.subplots()
+    draw_curves(axes, frame, "victim", "TTFT (ms)", {"mps": Look((0.5, 0.5, 0.5), "o", "-")})
+    figure.draw_without_rendering()
+    low, high = axes.get_xlim()
+    ticks = axes.get_xticklabels(which="both")
+    shown = [each.get_text() for each in ticks if low <= each.get_position()[0] <= high]
+    assert [text for text in shown if text] == ["10", "20", "50", "100", "200", "500"]
