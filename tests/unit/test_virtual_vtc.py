@@ -6,25 +6,24 @@ import pytest
 
 from benchmarks import virtual_gpu_vtc as vtc
 
-FASTER = 0.948  # what `python -m benchmarks.virtual_gpu_vtc` fits to the overload under FCFS
+# What `python -m benchmarks.virtual_gpu_vtc` fits to how long FCFS and VTC took.
+SPEEDS = {"overload": 0.958, "real": 0.905}
 
 
 @pytest.mark.skipif(
     not vtc.RESULTS.is_dir(), reason=f"the artifact's stored results are not at {vtc.RESULTS}"
 )
-@pytest.mark.parametrize("suite", vtc.SUITES)
-def test_the_order_of_policies_is_the_published_one(suite: str) -> None:
+@pytest.mark.parametrize(("suite", "speed"), SPEEDS.items())
+def test_the_order_of_schedulers_is_the_published_one(suite: str, speed: float) -> None:
     """Mean service differences rank alike, and those of FCFS and VTC are within 15 %."""
-    was = {policy: vtc.published(name) for policy, name in vtc.SUITES[suite].items()}
-    now = {
-        policy: vtc.simulated(name, policy, vtc.scaled(FASTER))
-        for policy, name in vtc.SUITES[suite].items()
-    }
-    ranked = [sorted(found, key=lambda policy: found[policy].d_mean) for found in (was, now)]
-    assert ranked[0] == ranked[1]
-    for policy in ("fcfs", "vtc"):
-        assert now[policy].d_mean == pytest.approx(was[policy].d_mean, rel=0.15)
-        assert now[policy].tokens_per_s == pytest.approx(was[policy].tokens_per_s, rel=0.06)
+    rows = [row for row in vtc.SUITES[suite] if row.measured is None]
+    was = [vtc.published(row) for row in rows]
+    now = [vtc.simulated(row, vtc.scaled(speed)) for row in rows]
+    assert [wrong for wrong in vtc.misplaced(rows, was, now) if "d_mean" in wrong] == []
+    for row, there, here in zip(rows, was, now, strict=True):
+        if row.name != "LCF":
+            assert here.d_mean == pytest.approx(there.d_mean, rel=0.15)
+        assert here.tokens_per_s == pytest.approx(there.tokens_per_s, rel=0.03)
 
 
 def test_room_is_counted_at_the_worst_moment() -> None:
