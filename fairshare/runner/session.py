@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fairshare.events import EventLog, Listener
+from fairshare.processes.heap import keep_large_apart
 from fairshare.results import layout
 from fairshare.results.files import writing
 from fairshare.results.ownership import sole_writer
@@ -57,6 +58,7 @@ def execute(
         DeviceBusyError: another run holds the device.
         FairshareError: see :meth:`Sweep.run`; also when the folder cannot be used.
     """
+    keep_large_apart()
     return asyncio.run(
         _execute(
             settings,

@@ -147,12 +147,13 @@ def test_two_runs_do_not_share_a_device(workplace: Workplace, wait_for: Wait) ->
     launcher = workplace.fake_launcher(ttft_ms=5)
     command = (
         "matrix", "brief.yaml", "--device", "cpu", "--launcher", launcher, "--model", "tiny",
-        "--modes", "logical", "--window", "8s", "--no-report", "--output-dir",
+        "--modes", "logical", "--window", "60s", "--no-report", "--output-dir",
     )  # fmt: skip
     first = workplace.start(*command, "one")
     wait_for(first, "server all ready")
     second = workplace.run(*command, "two")
-    elsewhere = workplace.run(*command, "one", "--device", "virtual", "--launcher", "virtual")
+    virtual = ("--device", "virtual", "--launcher", "virtual", "--model", "qwen3-0.6b")
+    elsewhere = workplace.run(*command, "one", *virtual)
     first.send_signal(signal.SIGINT)
     first.communicate(timeout=60)
     assert second.returncode == 4, second.stdout
