@@ -35,15 +35,25 @@ def cores() -> int:
 
 def prepare() -> None:
     """Begin to import, in a process beside this one, what those that draw will need."""
-    if cores() < 2:
-        return
-    set_forkserver_preload(_HEAVY)
+    if cores() > 1:
+        set_forkserver_preload(_HEAVY)
+        _copied()
+
+
+def _copied() -> bool:
+    """Have a process run whose copies are to work; whether it does.
+
+    It is reached by a socket in the folder for temporary files, whose path may be too long.
+    """
     resource_tracker.ensure_running()  # else the next does it, and lets Ctrl-C through again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()  # Ctrl-C is for this process, also while that one imports
+    except OSError:
+        return False
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return True
 
 
 @contextmanager
@@ -55,7 +65,8 @@ def workers() -> Iterator[ProcessPoolExecutor]:
     Raises:
         FairshareError: one of them was killed, most likely for want of memory.
     """
-    pool = ProcessPoolExecutor(cores(), mp_context=get_context("forkserver"), initializer=_begin)
+    context = get_context("forkserver" if _copied() else "spawn")
+    pool = ProcessPoolExecutor(cores(), mp_context=context, initializer=_begin)
     try:
         with pool:
             yield pool

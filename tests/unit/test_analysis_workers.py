@@ -42,6 +42,17 @@ def test_work_is_done_elsewhere() -> None:
     assert os.getpid() not in side_by_side(process_of, range(2))
 
 
+def test_work_is_done_without_room_for_a_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder for temporary files whose path is too long costs time, and no figure."""
+
+    def too_long() -> None:
+        raise OSError("AF_UNIX path too long")
+
+    monkeypatch.setattr("multiprocessing.forkserver.ensure_running", too_long)
+    workers.prepare()
+    assert os.getpid() not in side_by_side(process_of, range(2))
+
+
 def test_a_killed_process_is_one_message() -> None:
     """The kernel's out-of-memory killer ends in words, not in a traceback of the pool."""
     with pytest.raises(FairshareError, match="killed"):
