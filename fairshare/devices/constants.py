@@ -17,6 +17,7 @@ from fairshare.errors import SpecError
 
 MIB = 1024**2
 GIB = 1024**3
+_FILE = "gpus.yaml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class GpuSpec:
 
 @cache
 def _table() -> dict[str, dict[str, Any]]:
-    text = resources.files("fairshare.devices").joinpath("gpus.yaml").read_text("utf-8")
+    text = resources.files("fairshare.devices").joinpath(_FILE).read_text("utf-8")
     gpus: dict[str, dict[str, Any]] = yaml.safe_load(text)["gpus"]
     return gpus
 
@@ -94,7 +95,7 @@ def gpu_spec(name: str) -> GpuSpec:
     """The GPU model of that name (``a100-40``, ``h200``, ...).
 
     Raises:
-        SpecError: no such name; the hint lists the known ones.
+        SpecError: no such name (the hint lists the known ones), or its entry cannot be used.
     """
     table = _table()
     raw = table.get(name.lower())
@@ -105,10 +106,21 @@ def gpu_spec(name: str) -> GpuSpec:
             f"there is no GPU named {name!r}",
             hint=f"{guess}known: {', '.join(table)}; how to add one: docs/virtual-gpu.md",
         )
+    try:
+        return _spec(name.lower(), raw)
+    except (KeyError, ValueError, TypeError) as error:
+        why = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise SpecError(
+            f"the entry of GPU {name} in {_FILE} cannot be used: {why}",
+            hint="how to add one: docs/virtual-gpu.md",
+        ) from None
+
+
+def _spec(name: str, raw: dict[str, Any]) -> GpuSpec:
     mig = raw.get("mig", {})
     facts = facts_in(raw)
     return GpuSpec(
-        name=name.lower(),
+        name=name,
         product=raw["product"],
         architecture=raw["architecture"],
         compute_capability=raw["compute_capability"],

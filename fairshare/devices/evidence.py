@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -33,10 +34,17 @@ def facts_in(entry: Mapping[str, Any]) -> dict[str, Fact]:
 
     Each is a value, known as the entry's own ``evidence`` and ``source`` say, or a mapping with
     ``value`` in which it says otherwise.
+
+    Raises:
+        ValueError: a figure is not above zero.
+        KeyError: something is missing.
     """
     found: dict[str, Fact] = {}
     for name, raw in entry["facts"].items():
         said = raw if isinstance(raw, dict) else {"value": raw}
         tag, source = (said.get(key, entry[key]) for key in ("evidence", "source"))
-        found[name] = Fact(said["value"], Evidence(tag), source)
+        value = said["value"]
+        if value is None or (isinstance(value, int | float) and not 0 < value < math.inf):
+            raise ValueError(f"{name} is {value!r}, and must be above zero")
+        found[name] = Fact(value, Evidence(tag), source)
     return found

@@ -56,10 +56,24 @@ class VirtualModel:
 
 @cache
 def virtual_models() -> dict[str, VirtualModel]:
-    """Every model by name, from the data file beside this module."""
+    """Every model by name, from the data file beside this module.
+
+    Raises:
+        SpecError: an entry cannot be used.
+    """
     path = Path(__file__).with_name("models.yaml")
     entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return {name: _model(name, facts_in(entry)) for name, entry in entries.items()}
+    found = {}
+    for name, entry in entries.items():
+        try:
+            found[name] = _model(name, facts_in(entry))
+        except (KeyError, ValueError, TypeError) as error:
+            why = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+            raise SpecError(
+                f"the entry of model {name} in {path.name} cannot be used: {why}",
+                hint="how to add one: docs/virtual-gpu.md",
+            ) from None
+    return found
 
 
 def _model(name: str, facts: Mapping[str, Fact]) -> VirtualModel:
@@ -86,5 +100,6 @@ def virtual_model(name: str) -> VirtualModel:
     meant = f"did you mean {close[0]}? " if close else ""
     raise SpecError(
         f"the virtual GPU has no model named {name!r}",
-        hint=f"{meant}known: {', '.join(sorted(known))}; how to add one: docs/virtual-gpu.md",
+        hint=f"{meant}known: {', '.join(sorted(known))}; dense models in 16 bit can be added "
+        "(docs/virtual-gpu.md), but experts (MoE) and quantised weights are not modelled",
     )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 
+from fairshare.devices import constants
 from fairshare.devices.constants import gpu_names, gpu_spec, spec_of_product
 from fairshare.errors import SpecError
 
@@ -58,3 +61,24 @@ def test_unknown_name_is_refused_with_the_known_ones() -> None:
         gpu_spec("a100-4")
     assert "did you mean a100-40?" in str(caught.value)
     assert "l4" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"sm_count": 0}, "sm_count is 0, and must be above zero"),
+        ({"memory_gb_s": float("nan")}, "memory_gb_s is nan"),
+        ({"fp16_tflops": None}, "must be above zero"),
+    ],
+    ids=["no SMs", "no number", "nothing"],
+)
+def test_an_entry_with_impossible_figures_is_refused(
+    change: dict[str, float | None], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU that a user added wrongly ends in a sentence that names the figure."""
+    entry = copy.deepcopy(constants._table()["l4"])
+    entry["facts"].update(change)
+    monkeypatch.setattr(constants, "_table", lambda: {"mine": entry})
+    gpu_spec.cache_clear()
+    with pytest.raises(SpecError, match=f"entry of GPU mine in gpus.yaml .* {says}"):
+        gpu_spec("mine")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from unittest.mock import ANY
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fairshare.scheduling.policy import Refusal, Request, SchedulingPolicy
@@ -96,6 +96,7 @@ def test_token_budget_and_sequence_limit_hold_in_every_step() -> None:
         assert len(limited.running) + len(done.finished) <= 4
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32), st.integers(14, 60))
 def test_many_iterations_at_once_are_the_same_as_one_by_one(seed: int, blocks: int) -> None:
     """Counting iterations together changes no batch, no preemption, no end: 14 blocks or plenty."""
