@@ -83,7 +83,7 @@ def goals(price_per_hour: float | None = None) -> list[Goal]:
         Goal(
             "Isolation", "isolation index: E2E P99 alone / when sharing, worst interactive tenant",
             True, format_index, _isolation,
-            "exclusive is not among --modes, or fewer than 99 of 100 requests were answered",
+            "it takes two tenants, exclusive in --modes, and 99 of 100 requests answered",
             most=1.0,
         ),
         Goal(

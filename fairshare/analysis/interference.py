@@ -102,9 +102,20 @@ def interference(rows: Sequence[Row]) -> list[InterferenceMatrix]:
 
 
 def _across(found: Mapping[Setting, Sequence[Row]]) -> Iterator[InterferenceMatrix]:
-    """Per load, tenants that several scenarios have: alone in their share, in pairs, among all."""
-    for load in dict.fromkeys((each.load_scale, each.concurrency) for each in found):
-        alike = {s: rows for s, rows in found.items() if (s.load_scale, s.concurrency) == load}
+    """Per load, tenants that several scenarios have: alone in their share, in pairs, among all.
+
+    A scenario without a closed loop has one load at every concurrency.
+    """
+    loads = dict.fromkeys((each.load_scale, each.concurrency) for each in found)
+    closed = {scale for scale, concurrency in loads if concurrency is not None}
+    for load in loads:
+        if load[1] is None and load[0] in closed:
+            continue
+        alike = {
+            setting: rows
+            for setting, rows in found.items()
+            if setting.load_scale == load[0] and setting.concurrency in (load[1], None)
+        }
         matrices = [(setting, _matrix(setting, rows)) for setting, rows in alike.items()]
         names = Counter(victim.tenant for _, matrix in matrices for victim in matrix.victims)
         shared = {name for name, count in names.items() if count > 1}

@@ -130,9 +130,11 @@ def test_a_tenant_of_several_scenarios_is_shown_alone_in_pairs_and_among_all(
         for tenant in tenants:
             add_cell(store, CellKey(scenario, Mode.EXCLUSIVE, 2, tenant=tenant.name), [tenant])
         add_cell(store, CellKey(scenario, Mode.MPS, 2), tenants)
+    add_cell(store, CellKey("open", Mode.EXCLUSIVE, None, tenant="a"), THREE[:1])
+    add_cell(store, CellKey("open", Mode.MPS, None), THREE[:1])  # its load is the same everywhere
     matrix = interference(rows(analyze(store)))[-1]
     lines = [victim.aggressors for victim in matrix.victims if victim.tenant == "a"]
-    assert lines == ["b (pair)", "nobody (solo)", "b, c (two-tenants)"]
+    assert lines == ["nobody (open)", "b (pair)", "nobody (solo)", "b, c (two-tenants)"]
     assert all(victim.suffered[0] is not None for victim in matrix.victims)
     assert not matrix.indexed
 
