@@ -50,7 +50,7 @@ class Eta:
         expected_s = self._cells_s.pop(cell, None)
         begun_t = self._begun_t.pop(cell, None)
         if begun_t is not None and expected_s is not None:  # else it never began
-            self._cells.note(expected_s, now_t - begun_t)
+            _learn(self._cells, expected_s, now_t - begun_t)
             self._in_cells_s += now_t - begun_t
 
     def _leave(self, now_t: float) -> None:
@@ -59,7 +59,7 @@ class Eta:
             self._in_cells_s and self._devices == 1
         ):  # one that failed says nothing of how long a good one takes
             took_s = now_t - self._deployed_t - self._in_cells_s
-            self._around.note(self._expected_around_s, took_s)
+            _learn(self._around, self._expected_around_s, took_s)
 
     def _deploy(self, name: str, now_t: float) -> None:
         number = next((i for i, (each, _) in enumerate(self._waiting) if each == name), None)
@@ -72,3 +72,9 @@ class Eta:
         left_s += self._around.corrected(sum(around_s for _, around_s in self._waiting))
         left_s /= self._devices
         self._events.emit("sweep.left", cells=len(self._cells_s), left_s=round(left_s, 3))
+
+
+def _learn(pace: Pace, expected_s: float, took_s: float) -> None:
+    """Events tell the time of day, and somebody may have set the clock back meanwhile."""
+    if took_s >= 0:
+        pace.note(expected_s, took_s)

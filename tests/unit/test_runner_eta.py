@@ -34,3 +34,6 @@ def test_what_is_left_is_learned_from_what_is_over(plan: RunPlan) -> None:
     happens(now, "deployment.started", deployment=second.id)
     happens(now, "cell.finished", cell=second.cells[0].id)  # it never began
     assert (told[-1]["cells"], told[-1]["left_s"]) == (5, 5 * 16 + 2 * 6)
+    happens(now, "cell.started", cell=second.cells[1].id)
+    happens(now - 3600, "cell.finished", cell=second.cells[1].id)  # the clock was set back
+    assert (told[-1]["cells"], told[-1]["left_s"]) == (4, 4 * 16 + 2 * 6)
