@@ -52,13 +52,14 @@ def write_page(folder: Path, model: str | None) -> Path:
     cells = analyze(ResultStore.open(folder)).cells
     page = folder / PAGE
     page.parent.mkdir(exist_ok=True)
-    page.write_text("\n".join(_page(cells, compared, missing)) + "\n", encoding="utf-8")
+    page.write_text("\n".join(page_of(cells, compared, missing)) + "\n", encoding="utf-8")
     return page
 
 
-def _page(
+def page_of(
     cells: Sequence[CellAnalysis], compared: Sequence[Compared], missing: Sequence[Unpredicted]
 ) -> Iterator[str]:
+    """The page's lines."""
     kinds = ", ".join(sorted({each.provenance.value for each in compared})) or "nothing"
     yield f"# Predicted beside measured ({kinds})"
     yield "\nPredictions use published constants; none of them was fitted to these cells."
@@ -81,7 +82,7 @@ def _page(
 
 def _errors(cells: Sequence[CellAnalysis], compared: Sequence[Compared]) -> Iterator[str]:
     """The mean absolute error of each figure in each mode."""
-    labels = {cell.result.key.slug: _mode(cell) for cell in cells}
+    labels = {cell.result.key.slug: cell.result.mode_label for cell in cells}
     figures = list(dict.fromkeys(each.figure for each in compared))
     rows = []
     for label in dict.fromkeys(labels[each.cell] for each in compared):
@@ -92,11 +93,6 @@ def _errors(cells: Sequence[CellAnalysis], compared: Sequence[Compared]) -> Iter
             row.append(f"{100 * statistics.fmean(errors):.1f} %" if errors else "")
         rows.append(row)
     yield from _table("Mean absolute error by mode", ["mode", *figures], rows)
-
-
-def _mode(cell: CellAnalysis) -> str:
-    policy = cell.result.key.policy
-    return f"{cell.result.label} + {policy}" if policy else cell.result.label
 
 
 def _each(compared: Sequence[Compared]) -> Iterator[list[str]]:
