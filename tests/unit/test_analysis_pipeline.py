@@ -291,6 +291,7 @@ def test_many_tenants_fit_the_figures(tmp_path: Path) -> None:
     assert made.figures
 
 
+@pytest.mark.full
 def test_a_hundred_thousand_records_take_seconds(tmp_path: Path) -> None:
     """Analysis of a large cell is not what a user waits for."""
     tenants = [FakeTenant("chat", 16, 8, rate_per_s=500.0), FakeTenant("more", 16, 8, 500.0)]
