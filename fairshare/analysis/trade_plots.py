@@ -69,8 +69,9 @@ def _trade_off(subject: Subject, totals: Sequence[Row]) -> Figure:
     name_axes(
         axes, f"P99 TTFT of the worst tenant ({'ms' if scale > 1 else 's'})", "output tokens/s"
     )
-    axes.set_xlim(left=0)
-    axes.set_ylim(bottom=0)
+    # From 0 on the margins of points near each other would be too small for their marks.
+    axes.set_xlim(0, 1.05 * axes.get_xlim()[1])
+    axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
     longest = max((len(label) for label in subject.looks), default=0)
     columns = max(1, min(3, _LEGEND_LENGTH // max(1, longest)))
     # The axes' own and not the figure's: the layout keeps it clear of the line of provenance.
