@@ -3,51 +3,75 @@
 from __future__ import annotations
 
 import csv
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import orjson
+import pytest
 
-from tests.workplace import Workplace
+from tests.workplace import Workplace, workplace_in
 
+pytestmark = pytest.mark.timeout(300)  # the first test waits for the run that many look at
 MODES = ("exclusive", "logical", "timeslice", "mps", "mig")
 
 
-def test_a_matrix_ends_with_a_comparison_and_a_page(workplace: Workplace) -> None:
+@dataclass
+class MainJob:
+    """A matrix that was run once for the tests that only read: where, and what it said."""
+
+    place: Workplace
+    done: subprocess.CompletedProcess[str]
+
+    @property
+    def out(self) -> Path:
+        """Its result folder."""
+        return self.place.path / "out"
+
+
+@pytest.fixture(scope="module")
+def main_job(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Iterator[MainJob]:
+    """All modes at two concurrencies, with figures and page."""
+    with workplace_in(tmp_path_factory.mktemp("main-job"), cache_dir) as place:
+        done = place.run(
+            "matrix", "brief.yaml", "--modes", ",".join(MODES), "--concurrency", "1,2",
+            "--output-dir", "out", timeout_s=250,
+        )  # fmt: skip
+        yield MainJob(place, done)
+
+
+def test_a_matrix_ends_with_a_comparison_and_a_page(main_job: MainJob) -> None:
     """Every mode is run once per concurrency, its servers started once, everything is labelled."""
-    done = workplace.run(
-        "matrix", "brief.yaml", "--modes", ",".join(MODES), "--concurrency", "1,2",
-        "--output-dir", "out",
-    )  # fmt: skip
+    done, out = main_job.done, main_job.out
     assert done.returncode == 0, done.stdout
     assert "simulated" in done.stdout
     assert "report:" in done.stdout
-    cells = workplace.cells("out")
+    cells = main_job.place.cells("out")
     # Exclusive has a cell for each of two tenants.
     assert len(cells) == 2 * (len(MODES) + 1)
     assert {cell.result.status.value for cell in cells.values()} == {"ok"}
     assert {cell.result.provenance.value for cell in cells.values()} == {"simulated"}
     assert all(share["verified"] for cell in cells.values() for share in cell.result.shares)
-    matrix = orjson.loads((workplace.path / "out/matrix.json").read_bytes())
+    matrix = orjson.loads((out / "matrix.json").read_bytes())
     started = [(start["deployment"].split("-")[0], start["slot"]) for start in matrix["starts"]]
     assert sorted(started) == sorted(
         [("exclusive", "all"), ("logical", "all")]
         + [(mode, slot) for mode in ("timeslice", "mps", "mig") for slot in ("chat", "feed")]
     )
-    rows = list(csv.DictReader((workplace.path / "out/analysis/summary.csv").open()))
+    rows = list(csv.DictReader((out / "analysis/summary.csv").open()))
     assert {row["provenance"] for row in rows} == {"simulated"}
-    page = (workplace.path / "out/analysis/report.html").read_text()
+    page = (out / "analysis/report.html").read_text()
     assert "simulated" in page
-    assert len(list((workplace.path / "out/analysis/figures").glob("*.png"))) >= 4
+    assert len(list((out / "analysis/figures").glob("*.png"))) >= 4
 
 
-def test_modes_get_the_same_requests(workplace: Workplace) -> None:
+def test_modes_get_the_same_requests(main_job: MainJob) -> None:
     """Request k of a tenant has the same lengths in every mode, and others in another cell."""
-    workplace.run(
-        "matrix", "brief.yaml", "--modes", "logical,mps", "--concurrency", "1,2",
-        "--output-dir", "out", "--no-report",
-    )  # fmt: skip
     lengths = {
         slug: {r.id: (r.prompt_tokens, r.output_tokens) for r in cell.records() if r.ok}
-        for slug, cell in workplace.cells("out").items()
+        for slug, cell in main_job.place.cells("out").items()
     }
     one, other = lengths["brief_logical_c2_r1"], lengths["brief_mps_c2_r1"]
     common = one.keys() & other.keys()
@@ -58,17 +82,36 @@ def test_modes_get_the_same_requests(workplace: Workplace) -> None:
     assert any(one[request] != elsewhere[request] for request in chat)
 
 
-def test_open_loop_times_are_paired_too(workplace: Workplace) -> None:
+def test_open_loop_times_are_paired_too(main_job: MainJob) -> None:
     """An open-loop tenant's schedule is the same in every mode."""
-    workplace.run(
-        "matrix", "brief.yaml", "--modes", "logical,mig", "--output-dir", "out", "--no-report"
-    )
     schedules = [
         sorted((r.id, r.intended_ns) for r in cell.records() if r.tenant == "feed")
-        for cell in workplace.cells("out").values()
+        for slug, cell in main_job.place.cells("out").items()
+        if slug in ("brief_logical_c1_r1", "brief_mig_c1_r1")
     ]
     assert schedules[0] == schedules[1]
     assert schedules[0]
+
+
+def test_analysis_can_be_rebuilt_from_the_records(main_job: MainJob) -> None:
+    """analyze, plot and report make the same summary again when analysis/ is gone."""
+    summary = main_job.out / "analysis/summary.json"
+    first = summary.read_bytes()
+    shutil.rmtree(summary.parent)
+    for command in ("analyze", "plot", "report"):
+        assert main_job.place.run(command, "out").returncode == 0
+    assert summary.read_bytes() == first
+    assert (summary.parent / "report.html").stat().st_size > 10_000
+
+
+def test_the_api_key_is_nowhere_in_the_results(main_job: MainJob) -> None:
+    """Commands and logs of the servers are kept without the secret that they were given."""
+    commands = list(main_job.out.rglob("*.cmd"))
+    assert commands
+    for path in commands:
+        assert "VLLM_API_KEY=***" in path.read_text()
+    shown = b"".join(p.read_bytes() for p in main_job.out.rglob("*") if p.is_file())
+    assert b"Bearer " not in shown
 
 
 def test_logical_with_two_models_is_infeasible(workplace: Workplace) -> None:
@@ -105,16 +148,16 @@ def test_a_plan_changes_nothing(workplace: Workplace) -> None:
     assert sorted(workplace.path.rglob("*")) == before
 
 
-def test_a_cell_can_be_run_again(workplace: Workplace) -> None:
+def test_a_cell_can_be_run_again(main_job: MainJob, workplace: Workplace) -> None:
     """--rerun repeats a cell from the folder's own definition, even after the file has changed."""
-    workplace.run("run", "brief.yaml", "--mode", "mps", "--concurrency", "2", "--output-dir", "a")
-    original = workplace.cells("a")["brief_mps_c2_r1"].result
+    original = main_job.place.cells("out")["brief_mps_c2_r1"].result
     workplace.write("brief.yaml", "name: something-else\n")
-    done = workplace.run("run", "--rerun", original.id, "--results", "a", "--output-dir", "b")
+    again = ("--rerun", original.id, "--results", str(main_job.out), "--output-dir", "b")
+    done = workplace.run("run", *again)
     assert done.returncode == 0, done.stdout
-    again = workplace.cells("b")["brief_mps_c2_r1"].result
-    assert again.id == original.id
-    assert again.fingerprint == original.fingerprint
+    repeated = workplace.cells("b")["brief_mps_c2_r1"].result
+    assert repeated.id == original.id
+    assert repeated.fingerprint == original.fingerprint
 
 
 def test_repetitions_alternate_and_resume_skips_what_is_done(workplace: Workplace) -> None:
@@ -140,27 +183,3 @@ def test_repetitions_alternate_and_resume_skips_what_is_done(workplace: Workplac
     after = workplace.cells("out")
     assert after.keys() == cells.keys()
     assert {slug: after[slug].result.started_at for slug in kept} == kept
-
-
-def test_analysis_can_be_rebuilt_from_the_records(workplace: Workplace) -> None:
-    """analyze, plot and report make the same summary again when analysis/ is gone."""
-    workplace.run("run", "brief.yaml", "--mode", "logical", "--output-dir", "out")
-    summary = workplace.path / "out/analysis/summary.json"
-    first = summary.read_bytes()
-    for path in sorted(summary.parent.rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() else path.unlink()
-    for command in ("analyze", "plot", "report"):
-        assert workplace.run(command, "out").returncode == 0
-    assert summary.read_bytes() == first
-    assert (summary.parent / "report.html").stat().st_size > 10_000
-
-
-def test_the_api_key_is_nowhere_in_the_results(workplace: Workplace) -> None:
-    """Commands and logs of the servers are kept without the secret that they were given."""
-    workplace.run("run", "brief.yaml", "--mode", "mps", "--output-dir", "out")
-    commands = list((workplace.path / "out").rglob("*.cmd"))
-    assert commands
-    for path in commands:
-        assert "VLLM_API_KEY=***" in path.read_text()
-    shown = b"".join(p.read_bytes() for p in (workplace.path / "out").rglob("*") if p.is_file())
-    assert b"Bearer " not in shown
