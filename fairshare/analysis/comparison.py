@@ -147,8 +147,13 @@ def as_csv(comparison: Comparison) -> str:
     writer = csv.DictWriter(text, list(rows[0]), restval="", lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow({name: plain_text(value) for name, value in row.items()})
+        writer.writerow({name: _shown(value) for name, value in row.items()})
     return text.getvalue().rstrip("\n")
+
+
+def _shown(value: Any) -> Any:
+    """This table is printed: names in it must not steer a terminal, nor run in a spreadsheet."""
+    return plain_text(visible(value)) if isinstance(value, str) else value
 
 
 def _flat(change: Change) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from fairshare.analysis.evidence import evidence
 from fairshare.analysis.frames import curves_frame
 from fairshare.analysis.gallery import Family
 from fairshare.analysis.model import Drawn
-from fairshare.analysis.policy_plots import policy_figures
+from fairshare.analysis.policy_plots import by_tenant, policy_figures
 from fairshare.analysis.round_plots import round_figures
 from fairshare.analysis.style import legend, panels, save, themed, wrapped
 from fairshare.analysis.subjects import Subject
@@ -128,15 +128,15 @@ def _sharing_figures(subject: Subject) -> Iterator[tuple[str, str, str, Figure]]
             "slowdown",
             "Slowdown against being alone",
             "P99 when sharing over P99 of the same tenant alone on the whole device.",
-            _grid(
-                subject,
-                [
-                    ("slowdown_ttft_p99", "P99 TTFT / alone", 1.0),
-                    ("slowdown_e2e_p99", "P99 E2E / alone", 1.0),
-                ],
-                total=False,
-            ),
+            _slowdown(subject),
         )
+
+
+def _slowdown(subject: Subject) -> Figure:
+    metrics = [("slowdown_ttft_p99", "P99 TTFT / alone"), ("slowdown_e2e_p99", "P99 E2E / alone")]
+    if not subject.tenants:  # too many for a panel each, and all together have none
+        return by_tenant(subject, metrics)
+    return _grid(subject, [(*metric, 1.0) for metric in metrics], total=False)
 
 
 def _latency_panel(subject: Subject, metric: str, name: str) -> tuple[str, str, float]:
@@ -161,7 +161,8 @@ def _grid(
             title = "all tenants" if tenant == TOTAL else tenant
             draw_panel(axes, frame, Panel(metric, tenant, title, axis, factor), styles)
     if frame["concurrency"].nunique() > 1:
-        shown = set(frame[frame["metric"].isin([metric for metric, _, _ in metrics])]["mode"])
+        drawn = frame["metric"].isin([name for name, _, _ in metrics])
+        shown = set(frame[drawn & frame["tenant"].isin(tenants)]["mode"])
         legend(figure, {mode: look for mode, look in styles.items() if mode in shown})
     return figure
 

@@ -50,7 +50,7 @@ def policy_figures(subject: Subject) -> Iterator[Drawing]:
             "response-time",
             "Response time by tenant",
             "Mean and P99 time to the first token of each tenant.",
-            _response(subject),
+            by_tenant(subject, [("ttft_mean_s", "mean TTFT (s)"), ("ttft_p99_s", "P99 TTFT (s)")]),
         )
     if any(row.value("throttled") or row.value("wasted_work_tokens") for row in subject.rows):
         yield (
@@ -127,15 +127,20 @@ def _over_time(cells: Sequence[CellAnalysis], styles: Mapping[str, Look]) -> Fig
     return figure
 
 
-def _response(subject: Subject) -> Figure:
+def by_tenant(subject: Subject, metrics: Sequence[tuple[str, str]]) -> Figure:
+    """Metrics (each with its axis) down, bars for each tenant: of the busiest, if too many."""
     frame, styles = subject.frame, subject.looks
     names = list(dict.fromkeys(row.tenant for row in subject.rows if row.tenant is not None))
     if frame["concurrency"].notna().any():
         frame = frame[frame["concurrency"] == frame["concurrency"].max()]
     shown = _busiest_tenants(subject, names)
     title = "by tenant" if shown == names else f"{len(shown)} of {len(names)} tenants, the busiest"
-    figure, grid = panels(2, 1, width=10.5)
-    metrics = (("ttft_mean_s", "mean TTFT (s)"), ("ttft_p99_s", "P99 TTFT (s)"))
+    figure, grid = panels(len(metrics), 1, width=10.5)
+    styles = {
+        mode: look
+        for mode, look in styles.items()
+        if mode in set(frame[frame["metric"].isin([metric for metric, _ in metrics])]["mode"])
+    }
     for (axes,), (metric, axis) in zip(grid, metrics, strict=True):
         part = frame[(frame["metric"] == metric) & frame["tenant"].isin(names)]
         draw_groups(axes, part, shown, styles)

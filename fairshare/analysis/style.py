@@ -39,6 +39,9 @@ _MARKERS = {
     Mode.MIG: "D",
 }
 _LINES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
+_TITLE_LETTER_IN = 0.105  # widths of letters at the sizes used, in inches
+_LEGEND_LETTER_IN = 0.075
+_LEGEND_IN = 0.6  # of its lines and edges
 _COLUMNS = 3
 _RC: Any = {
     "svg.hashsalt": "fairshare",
@@ -192,8 +195,16 @@ def save(figure: Figure, drawn: Drawn) -> Drawn:
     return drawn
 
 
+def _room(figure: Figure) -> int:
+    """Characters of a title that fit beside the legend; the caption has the whole name."""
+    names = [len(text.get_text()) for each in figure.legends for text in each.get_texts()]
+    legend_in = _LEGEND_IN + _LEGEND_LETTER_IN * max(names) if names else 0.0
+    return max(24, int((figure.get_figwidth() - legend_in - 0.2) / _TITLE_LETTER_IN))
+
+
 def _save(figure: Figure, drawn: Drawn) -> None:
-    figure.suptitle(short(drawn.title, 80), fontsize=11.5, fontweight="bold", x=0.01, ha="left")
+    title = short(drawn.title, _room(figure))
+    figure.suptitle(title, fontsize=11.5, fontweight="bold", x=0.01, ha="left")
     origin = "; ".join((*drawn.provenance, *drawn.marks))
     figure.supxlabel(short(origin, 110), fontsize=8, color="0.35", x=0.01, ha="left")
     engine = figure.get_layout_engine()

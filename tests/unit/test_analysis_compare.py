@@ -260,5 +260,5 @@ def test_hostile_names_are_shown_and_do_nothing(tmp_path: Path) -> None:
     found = compare([tmp_path / "a", tmp_path / "b"])
     assert "'=1+1" in as_csv(found)
     assert "<b>" not in as_markdown(found).replace("\\<", "")
-    assert "\x1b" not in as_markdown(found) + run(tmp_path / "a", tmp_path / "b")[1]
+    assert "\x1b" not in as_csv(found) + as_markdown(found) + run(tmp_path / "a", tmp_path / "b")[1]
     assert "[red]" in run(tmp_path / "a", tmp_path / "b")[1]

@@ -12,7 +12,7 @@ from fairshare.analysis.aggregate import Row, Setting
 from fairshare.analysis.drawing import draw_curves
 from fairshare.analysis.model import Analysis
 from fairshare.analysis.plots import marked_modes
-from fairshare.analysis.style import Look
+from fairshare.analysis.style import Drawn, Look, legend, panels, save
 from fairshare.analysis.subjects import subjects
 from fairshare.analysis.timeline import CPU, draw_timeline
 from fairshare.records import CellKey, CellResult, CellStatus, Mark, Mode, Provenance
@@ -86,3 +86,17 @@ def test_latencies_of_several_decades_have_a_readable_axis() -> None:
     ticks = axes.get_xticklabels(which="both")
     shown = [each.get_text() for each in ticks if low <= each.get_position()[0] <= high]
     assert [text for text in shown if text] == ["10", "20", "50", "100", "200", "500"]
+
+
+def test_a_long_title_ends_before_the_legend(tmp_path: Path) -> None:
+    """Of a narrow figure of a scenario with a long name the title is cut, in the middle."""
+    figure, [[axes]] = panels(1, 1)
+    axes.plot([1, 2])
+    styles = {"logical + vtc (gateway)": Look((0.5, 0.5, 0.5), "o", "-")}
+    legend(figure, styles)
+    title = "Tail latency (P99): " + "a-long-name-" * 6
+    save(figure, Drawn("x", title, "", tmp_path / "x.png", tmp_path / "x.svg", None, (), ()))
+    [beside], shown = figure.legends, figure.get_suptitle()
+    assert shown.startswith("Tail latency")
+    [drawn] = [text for text in figure.texts if text.get_text() == shown]
+    assert drawn.get_window_extent().x1 < beside.get_window_extent().x0
