@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 
 from fairshare.analysis.aggregate import Row, Setting
 from fairshare.analysis.drawing import draw_curves
-from fairshare.analysis.model import Analysis
+from fairshare.analysis.model import Analysis, Drawn
 from fairshare.analysis.plots import marked_modes
-from fairshare.analysis.style import Drawn, Look, legend, panels, save
+from fairshare.analysis.style import Look, legend, panels, save
 from fairshare.analysis.subjects import subjects
 from fairshare.analysis.timeline import CPU, draw_timeline
 from fairshare.records import CellKey, CellResult, CellStatus, Mark, Mode, Provenance
