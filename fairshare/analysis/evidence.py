@@ -61,9 +61,7 @@ def absent(drawn: Iterable[str], subject: Subject, matrix: Mapping[str, object])
         "fairness": "in no cell two tenants were backlogged at once",
         "service": "in no cell several tenants were served together",
         "response-time": "in no cell several tenants were served together",
-        "slowdown": "it needs mode exclusive, each tenant alone, beside another mode"
-        if subject.tenants
-        else "too many tenants for a panel each",
+        "slowdown": "it needs mode exclusive, each tenant alone, beside another mode",
         "rounds": "no cell's window consists of rounds (timing: rounds)",
         "counters": "no policy wrote down what it counts",
         "resources": "nothing was sampled while cells ran",

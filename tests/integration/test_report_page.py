@@ -22,6 +22,28 @@ HOSTILE = (
     "{{ 7*7 }}\u202e"
 )
 SEEN = """(() => {
+  const parts = colour => colour.match(/[\\d.]+/g).map(Number);
+  const light = colour => parts(colour).slice(0, 3).map(v => v / 255)
+    .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = e => {
+    for (; e; e = e.parentElement) {
+      const colour = getComputedStyle(e).backgroundColor;
+      if (parts(colour)[3] !== 0) return light(colour);
+    }
+    return 1;
+  };
+  const faintest = () => {  // the least contrast of any text that is shown (WCAG 2: 4.5 and more)
+    let least = 21;
+    const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    while (walker.nextNode()) {
+      const e = walker.currentNode.parentElement;
+      if (!walker.currentNode.data.trim() || !e.getClientRects().length) continue;
+      const [a, b] = [light(getComputedStyle(e).color), behind(e)];
+      least = Math.min(least, (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05));
+    }
+    return least;
+  };
   const visible = e => e.naturalWidth > 0 && e.getBoundingClientRect().width > 0;
   const links = [...document.querySelectorAll('a')];
   const inside = links.filter(a => a.getAttribute('href').startsWith('#'));
@@ -36,6 +58,10 @@ SEEN = """(() => {
     links: inside.length,
     landmarks: ['header', 'nav', 'main', 'footer'].map(n => document.querySelectorAll(n).length),
     headings: document.querySelectorAll('h1').length,
+    skipped: [...document.querySelectorAll('h1, h2, h3, h4, h5, h6')].map(h => +h.tagName[1])
+      .filter((level, i, all) => i > 0 && level > all[i - 1] + 1).length,
+    faint: faintest(),
+    unscoped: document.querySelectorAll('th:not([scope])').length,
     named: names,
     twice: [...document.querySelectorAll('[id]')].length
       - new Set([...document.querySelectorAll('[id]')].map(e => e.id)).size,
@@ -105,7 +131,8 @@ def _sound(seen: dict[str, Any], page: Page, path: Path) -> None:
     assert seen["named"]
     assert (seen["broken"], seen["leaving"], seen["twice"]) == ([], 0, 0)
     assert seen["wide"] <= seen["width"]
-    assert seen["headings"] == 1
+    assert (seen["headings"], seen["skipped"], seen["unscoped"]) == (1, 0, 0)
+    assert seen["faint"] >= 4.5
 
 
 async def test_the_page_is_sound_on_a_screen_and_a_phone_light_and_dark(
