@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from statistics import median
 
 import orjson
 import pytest
@@ -30,11 +31,16 @@ def _weighed(workplace: Workplace, cells: int, timeout_s: float) -> list[dict[st
 
 def _check(lines: list[dict[str, float]]) -> None:
     *during, after = lines
-    # Each kind of deployment comes again every round: what it holds then is what it held before.
-    rounds = len(during) // 2
-    for name in ("descriptors", "threads", "children", "temporary", "locks", "journals"):
-        early = max(line[name] for line in during[:rounds])
-        late = max(line[name] for line in during[rounds:])
+    # Each kind of deployment comes again every round: what it holds then is what it held before. A
+    # file may just be open where it is looked at, so these are held against each other by medians.
+    half = len(during) // 2
+    for name in ("descriptors", "threads"):
+        early, late = (
+            median(line[name] for line in part) for part in (during[:half], during[half:])
+        )
+        assert late <= early, (name, early, late)
+    for name in ("children", "temporary", "locks", "journals"):
+        early, late = (max(line[name] for line in part) for part in (during[:half], during[half:]))
         assert late <= early, (name, early, late)
     for name in ("children", "temporary", "locks", "journals"):
         assert after[name] == 0, f"{name} are left behind"
@@ -51,4 +57,5 @@ def test_two_thousand_cells_take_no_more_memory_than_the_first_hundreds(
     assert lines[-1]["cells"] == 2000
     _check(lines)
     by_cells = {line["cells"]: line["rss_mib"] for line in lines[:-1]}
-    assert by_cells[2000] - by_cells[500] < 0.1 * by_cells[500], by_cells
+    # What a sweep keeps of a cell is about 1 KiB: its key, what became of it, and its place.
+    assert by_cells[2000] - by_cells[200] < 0.05 * by_cells[200], by_cells
