@@ -20,7 +20,7 @@ from fairshare.sharing.mps import STEPS, Mps
 from fairshare.sharing.options import SharingOptions
 from fairshare.sharing.plan import PartitionPlan, Slot, TenantDemand
 from fairshare.sharing.shares import shares_of
-from fairshare.sharing.slots import plan_of
+from fairshare.sharing.slots import UNEVEN, plan_of
 from fairshare.spec.launcher import DeviceKind
 from fairshare.spec.layouts import profiles_of, shares_in
 
@@ -65,6 +65,8 @@ class EmulatedMig(Mps):
             notes.append(granted(facts.table, profiles))
         simulated = device.kind is DeviceKind.VIRTUAL
         uneven = len({slot.compute_fraction for slot in slots}) > 1
+        if simulated and uneven:
+            notes.append(UNEVEN)
         return plan_of(
             Mode.MIG,
             device,
@@ -73,7 +75,6 @@ class EmulatedMig(Mps):
             provenance=None if simulated else Provenance.EMULATED,
             steps=STEPS,
             notes=notes,
-            # As in mode mps: no published measurement supports the simulator for unequal shares.
             marks=[Mark.UNVALIDATED] if simulated and uneven else [],
         )
 

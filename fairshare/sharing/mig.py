@@ -26,7 +26,7 @@ from fairshare.sharing.plan import (
     Slot,
     TenantDemand,
 )
-from fairshare.sharing.slots import plan_of, tenant_slot
+from fairshare.sharing.slots import ON_INSTANCES, plan_of, tenant_slot
 from fairshare.sharing.static import device_env
 from fairshare.sharing.verifying import verifier_for
 from fairshare.spec.launcher import DeviceKind
@@ -62,9 +62,11 @@ class Mig(Partitioner):
             for tenant, profile in zip(tenants, profiles, strict=True)
         ]
         steps = self._steps(device, table, profiles)
-        # No published measurement supports the simulator for language models on instances.
-        marks = [Mark.UNVALIDATED] if device.kind is DeviceKind.VIRTUAL else []
+        marks: list[Mark] = []
         notes = [granted(table, profiles)]
+        if device.kind is DeviceKind.VIRTUAL:
+            marks.append(Mark.UNVALIDATED)
+            notes.append(ON_INSTANCES)
         return plan_of(Mode.MIG, device, slots, steps=steps, notes=notes, marks=marks)
 
     @asynccontextmanager

@@ -30,7 +30,7 @@ from fairshare.sharing.plan import (
 )
 from fairshare.sharing.preconditions import require_whole_gpu
 from fairshare.sharing.shares import shares_of
-from fairshare.sharing.slots import plan_of, tenant_slot
+from fairshare.sharing.slots import UNEVEN, plan_of, tenant_slot
 from fairshare.sharing.static import device_env
 from fairshare.sharing.verifying import verifier_for
 from fairshare.spec.launcher import DeviceKind
@@ -65,10 +65,9 @@ class Mps(Partitioner):
             self.client_slot(device, tenant, share, int(share * device.memory_bytes))
             for tenant, share in zip(tenants, shares, strict=True)
         ]
-        # No published measurement supports the simulator for unequal shares.
         uneven = device.kind is DeviceKind.VIRTUAL and max(shares) - min(shares) > 1e-6
-        marks = [Mark.UNVALIDATED] if uneven else []
-        return plan_of(Mode.MPS, device, slots, steps=STEPS, marks=marks)
+        marks, notes = ([Mark.UNVALIDATED], [UNEVEN]) if uneven else ([], [])
+        return plan_of(Mode.MPS, device, slots, steps=STEPS, notes=notes, marks=marks)
 
     def client_slot(
         self, device: Device, tenant: TenantDemand, compute_fraction: float, memory_bytes: int

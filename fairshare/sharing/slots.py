@@ -24,6 +24,11 @@ UNCOMPARED = (
     "no prediction for {what} was ever compared with a measurement: expect about 15 % of error, "
     "less once it is calibrated (fairshare calibrate)"
 )
+UNEVEN = (
+    "unequal MPS shares on a simulated GPU are not validated: what little is published contradicts "
+    "the rule"
+)
+ON_INSTANCES = "language models on simulated MIG instances are not validated by anything published"
 TAILS = (
     "tail percentiles (P95, P99) of engines that share a simulated GPU are not validated by "
     "anything published"

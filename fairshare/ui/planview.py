@@ -86,7 +86,8 @@ def _show_warnings(foreseen: Mapping[CellKey, Foreseen]) -> None:
 def _show_deployment(settings: Settings, deployment: Deployment) -> None:
     plan = deployment.plan
     took = starts_s([deployment], settings.launcher.engine)
-    title = f"\n{deployment.id}  [{plan.provenance.value}]  starts: {format_duration(took)}"
+    known = ", ".join([plan.provenance.value, *(mark.value for mark in plan.marks)])
+    title = f"\n{deployment.id}  [{known}]  starts: {format_duration(took)}"
     click.secho(title, bold=True)
     for note in plan.notes:
         click.echo(textwrap.fill(note, 98, initial_indent="  ", subsequent_indent="  "))

@@ -143,7 +143,9 @@ def test_gpu_mps_caps_compute_and_memory(device: Device) -> None:
 def test_uneven_mps_on_the_simulator_is_marked() -> None:
     """Nothing published supports the simulator for unequal shares: the figures say so."""
     device = virtual_device("a100-40")
-    assert planned(Mode.MPS, device, two(share=0.7)).marks == (Mark.UNVALIDATED,)
+    uneven = planned(Mode.MPS, device, two(share=0.7))
+    assert uneven.marks == (Mark.UNVALIDATED,)
+    assert any("unequal MPS shares" in note for note in uneven.notes)
     assert planned(Mode.MPS, cuda(), two(share=0.7)).marks == ()
 
 
