@@ -205,24 +205,29 @@ class Frontend:
 
     async def _answered(self, entry: _Open) -> None:
         """Run a request to its end; leaves nothing in the engine if the client goes first."""
+        arrives_s = entry.received_s + entry.passes_s
         self._arriving += 1
         try:
-            arrives_s = entry.received_s + entry.passes_s
             await until(arrives_s)
+            if self.broken.is_set():
+                entry.failed = True
+                return
+            self._open[entry.sequence.id] = entry
+            entry.refusal = await self.engine.add(entry.sequence, arrives_s)
+        except asyncio.CancelledError:
+            self._forget(entry)
+            raise
         finally:
             self._arriving -= 1
-        if self.broken.is_set():
-            entry.failed = True
-            return
-        entry.refusal = self.engine.add(entry.sequence, arrives_s)
-        if entry.refusal is not None:
-            return
-        self._open[entry.sequence.id] = entry
         try:
-            await entry.done.wait()
+            if entry.refusal is None:
+                await entry.done.wait()
         finally:
-            if self._open.pop(entry.sequence.id, None) is not None:
-                self.engine.remove(entry.sequence, answered=False)
+            self._forget(entry)
+
+    def _forget(self, entry: _Open) -> None:
+        if self._open.pop(entry.sequence.id, None) is not None:
+            self.engine.remove(entry.sequence, answered=False)
 
     async def _health(self, _: web.Request) -> web.Response:
         return web.Response(status=503 if self.broken.is_set() else 200)

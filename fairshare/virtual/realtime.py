@@ -64,28 +64,37 @@ class RealTimeEngine:
     dilation: Dilation = field(default_factory=Dilation)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _woken_s: float = 0.0
+    _arrived: list[tuple[Sequence, asyncio.Future[Refusal | None]]] = field(default_factory=list)
     _halted: bool = False
 
-    def add(self, sequence: Sequence, at_s: float) -> Refusal | None:
-        """Queue a request that came at ``at_s``, unless the policy refuses it."""
-        refusal = self.engine.add(sequence, _now_s())
+    async def add(self, sequence: Sequence, at_s: float) -> Refusal | None:
+        """Queue a request that came at ``at_s``, unless the policy refuses it.
+
+        It is let in between two iterations, as in vLLM and in virtual time.
+        """
+        answer: asyncio.Future[Refusal | None] = asyncio.get_running_loop().create_future()
+        self._arrived.append((sequence, answer))
         if not self._wake.is_set():
             self._woken_s = at_s
             self._wake.set()
-        return refusal
+        return await answer
 
     def remove(self, sequence: Sequence, *, answered: bool) -> None:
         """Forget a request that has its answer, or whose client has gone."""
         self.engine.remove(sequence, _now_s(), answered=answered)
 
     def halt(self) -> None:
-        """End no step any more."""
+        """End no step any more, and let nobody in."""
         self._halted = True
+        for _, answer in self._arrived:
+            if not answer.done():
+                answer.set_result(None)
 
     async def run(self) -> None:
         """Step for ever."""
         start_s = _now_s()
         while True:
+            self._let_in()
             work = self.engine.begin(_now_s())
             if work is None:
                 self._deliver([], start_s)
@@ -102,6 +111,12 @@ class RealTimeEngine:
             if self._halted:
                 await asyncio.Event().wait()
             start_s = self._next_start(due_s, _now_s())
+
+    def _let_in(self) -> None:
+        arrived, self._arrived = self._arrived, []
+        for sequence, answer in arrived:
+            if not answer.cancelled():  # its client is still there
+                answer.set_result(self.engine.add(sequence, _now_s()))
 
     async def _something_new(self) -> float:
         """When a request came, or when a policy may think anew of those that wait."""
