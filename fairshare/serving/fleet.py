@@ -1,4 +1,4 @@
-"""All servers of one deployment: started one after another, all ready or a diagnosis, stopped."""
+"""All servers of one deployment: started, all ready or a diagnosis, stopped."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import asyncio
 import os
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from fairshare.errors import ServerError, SpecError
 from fairshare.processes.ports import free_port, is_free
@@ -123,9 +124,17 @@ async def fleet(  # noqa: PLR0917  (one argument for each thing a deployment con
     planned = await _plan(plan, launcher, models, scope)
     started: list[_Started] = []
     try:
-        # One after another: two that size themselves at once both get it wrong.
-        for one in planned:
-            await _start(one, launcher, scope, log_dir, api_key=api_key, started=started)
+        at_once = _at_once(plan, planned)
+        start = partial(
+            _start,
+            launcher=launcher,
+            scope=scope,
+            log_dir=log_dir,
+            api_key=api_key,
+            started=started,
+        )
+        for first in range(0, len(planned), at_once):
+            await _all([start(one) for one in planned[first : first + at_once]])
         by_tenant = {tenant: slot.name for slot in plan.slots for tenant in slot.tenants}
         yield Fleet({one.server.name: one.server for one in started}, by_tenant)
     except BaseException:
@@ -179,6 +188,29 @@ def _port_asked_for(launcher: Launcher, index: int) -> int | None:
     return first + index
 
 
+def _at_once(plan: PartitionPlan, planned: Sequence[_Planned]) -> int:
+    """How many servers start at once: two that size themselves at once both get it wrong.
+
+    Where each is told how much to hold and none compiles, on CPUs as many as there are cores: what
+    a start takes there is one core's time (benchmarks/README.md). On GPUs it was not measured.
+    """
+    told = all(one.command(port=1).kv_bytes is not None for one in planned)
+    warm = all(one.cache is None or not one.cache.cold for one in planned)
+    return len(plan.device.cores) if told and warm and plan.device.cores else 1
+
+
+async def _all(starts: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Wait for all; when one fails, the others are given up first, and its error is raised."""
+    tasks = [asyncio.ensure_future(each) for each in starts]
+    try:
+        await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        raise
+
+
 async def _start(
     one: _Planned,
     launcher: Launcher,
@@ -189,7 +221,7 @@ async def _start(
     started: list[_Started],
 ) -> None:
     # Chosen only now, since others may take a free port while the servers before start.
-    port = one.port or free_port()
+    port = one.port or _another_port(started)
     command = one.command(port=port)
     server = Server(
         one.slot.name,
@@ -212,6 +244,12 @@ async def _start(
     )
     if one.cache is not None:
         one.cache.complete()
+
+
+def _another_port(started: Sequence[_Started]) -> int:
+    """A free port that none of those has been given, who may not have taken it yet."""
+    given = {each.port for each in started}
+    return next(port for port in iter(free_port, None) if port not in given)
 
 
 def _make_folders(one: _Planned, command: ServerCommand, log_dir: Path) -> None:
