@@ -111,8 +111,8 @@ def is_packed(part: Path) -> bool:
 
 def pack(part: Path) -> None:
     """Compress the records and remove what is neither a record, a figure nor provenance."""
-    for partial in part.glob("cells/*.partial"):
-        shutil.rmtree(partial)
+    for leftover in (*part.glob("cells/*.partial"), *part.glob("superseded")):
+        shutil.rmtree(leftover)
     for pattern in NOT_KEPT:
         for path in part.rglob(pattern):
             path.unlink()

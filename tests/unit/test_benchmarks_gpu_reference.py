@@ -18,6 +18,7 @@ def test_a_packed_folder_gives_the_same_summary(tmp_path: Path) -> None:
     summary = build_analysis(folder, figures=False, html=False).summary_csv
     before = summary.read_bytes()
     (folder / "cells/killed.partial").mkdir()
+    (folder / "superseded/older").mkdir(parents=True)
     for cell in ResultStore.open(folder).cells():
         (cell.dir / "servers").mkdir(exist_ok=True)
         (cell.dir / "servers/all.log").write_text("loading\n" * 1000)
@@ -27,5 +28,6 @@ def test_a_packed_folder_gives_the_same_summary(tmp_path: Path) -> None:
     assert not list(folder.rglob("*.log"))
     assert not list(folder.rglob("*.jsonl"))
     assert not list(folder.rglob("*.partial"))
+    assert not (folder / "superseded").exists()
     assert all(list(cell.records()) for cell in ResultStore.open(folder).cells())
     assert build_analysis(folder, figures=False, html=False).summary_csv.read_bytes() == before
