@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import random
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,8 @@ from fairshare.virtual.clock import Clock
 from fairshare.virtual.contention import Alone, MpsClients, Partition, TimeSlices
 from fairshare.virtual.course import Lane
 from fairshare.virtual.deployed import GpuFigures
-from fairshare.virtual.engine import Engine, Limits, Sequence
+from fairshare.virtual.engine import Engine, Limits
+from fairshare.virtual.engine import Sequence as Request
 from fairshare.virtual.front_end import SCATTER
 from fairshare.virtual.models import virtual_model
 from fairshare.virtual.physics import Constants, Costs, drawable_bandwidth
@@ -119,15 +120,20 @@ def other_reasons() -> list[str]:
     return reasons
 
 
-def simulated(constants: Constants, scatter: float = SCATTER) -> dict[Row, Figures]:
-    """All rows of the experiment, the points of each mode in order, as they were measured."""
+def simulated(
+    constants: Constants, scatter: float = SCATTER, chances: Sequence[int] = range(RUNS)
+) -> dict[Row, Figures]:
+    """All rows of the experiment, the points of each mode in order, as they were measured.
+
+    Means of as many runs as there are seeds in ``chances``.
+    """
     runs = [
         {
             (mode, concurrency): figures
             for mode in KV_TOKENS
             for concurrency, figures in _sweep(mode, constants, _Chance(run, scatter))
         }
-        for run in range(RUNS)
+        for run in chances
     ]
     return {row: _mean([run[row] for run in runs]) for row in ROWS}
 
@@ -212,7 +218,7 @@ class _Client:
         self.asked += 1
         begun_s = self.clock.now_s
         passes_s = self.front_end_s * self.chance.passing()
-        sequence = Sequence(name, "", PROMPT, OUTPUT, prefix=prefix)
+        sequence = Request(name, "", PROMPT, OUTPUT, prefix=prefix)
         flight = Flight(sequence, partial(self._ended, begun_s))
         self.clock.at(begun_s + passes_s, self.server.submit, flight)
 
