@@ -1,8 +1,8 @@
 """How exact and fast the simulated GPU is: ``python -m benchmarks.virtual_gpu fit|accuracy|speed``.
 
 ``fit`` (a minute) and ``accuracy`` need the published tables (``virtual_gpu_rows``): the one
-fits the constants to both splits (``virtual_gpu_fit``) and keeps them in ``virtual-gpu-fits.yaml``,
-the other writes ``virtual-gpu.md`` with them.
+fits the constants to both splits and to all rows (``virtual_gpu_fit``) and keeps them in
+``virtual-gpu-fits.yaml``, the other writes ``virtual-gpu.md`` with them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 import yaml
 
 from benchmarks import virtual_gpu_rows as rows
-from benchmarks.virtual_gpu_fit import FITTED, FIXED, POINTS, Floats, Published, Surface
+from benchmarks.virtual_gpu_fit import ALL, FITTED, POINTS, Floats, Published, Surface
 from benchmarks.virtual_gpu_fit import fit as fit_rows
 from benchmarks.virtual_gpu_report import report
 from fairshare.devices.constants import gpu_spec
@@ -53,19 +53,20 @@ _FITS_HEAD = """# Written by `python -m benchmarks.virtual_gpu fit`; not to be e
 
 
 def fit() -> None:
-    """Fit the constants to both splits, and keep them with how they were found."""
+    """Fit the constants to both splits and to all rows; keep them with how they were found."""
     measured = rows.published()
     order = [row for row in rows.ROWS if row in measured]
     figures = np.log([astuple(measured[row]) for row in order])
     for row in rows.undetermined():
         figures[order.index(row), TTFT] = np.nan
     surface = Surface(_simulated_at)
-    published = Published(figures, rows.shared_by_three())
+    taxes = [rows.shared_by(pods) for pods in (3, 5, 7)]
     kept: dict[str, Any] = {
         "points": POINTS,
         "surface_errors": dict(zip(FIGURES, _rounded(surface.errors.mean(axis=0)), strict=True)),
     }
-    for name, fitted in rows.splits().items():
+    for name, fitted in {**rows.splits(), ALL: order}.items():
+        published = Published(figures, taxes if name == ALL else taxes[:1])
         found = fit_rows(surface, published, [order.index(row) for row in fitted])
         kept[name] = {
             "constants": found.constants,
@@ -80,7 +81,7 @@ def fit() -> None:
 def _simulated_at(point: dict[str, float], number: int) -> Floats:
     """All figures of all rows at some constants and scatter, in a single run."""
     scatter = point["scatter"]
-    constants = replace(PUBLISHED, **FIXED, **{name: point[name] for name in FITTED})
+    constants = replace(PUBLISHED, **{name: point[name] for name in FITTED})
     predicted = rows.simulated(constants, scatter, chances=[number])
     return np.array([astuple(predicted[row]) for row in rows.ROWS])
 

@@ -83,14 +83,14 @@ def laws() -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def shared_by_three() -> float:
-    """What time slices cost three pods of a vision model, over three times one alone."""
+def shared_by(pods: int) -> float:
+    """What time slices cost so many pods of a vision model, over as many times one alone."""
     times = {
         row["requests_per_gpu"]: float(row["value"])
         for row in laws()
         if row["model"] == "YOLOS-small" and row["mode"] in ("timeslice", "exclusive")
     }
-    return times["3"] / (3 * YOLOS_ALONE_S)
+    return times[str(pods)] / (pods * YOLOS_ALONE_S)
 
 
 def splits() -> dict[str, list[Row]]:

@@ -207,11 +207,12 @@ def typical(row: Row, by: float) -> Outcome:
 
 
 def fitted(suite: str) -> float:
-    """A factor on all speeds, with which FCFS and VTC take as long as they did.
+    """A factor on all speeds, with which the schedulers take as long as they did, on average.
 
-    One for each suite: a batch there is of 2 clients' LoRA adapters, or of up to 27.
+    One for each suite: a batch there is of 2 clients' LoRA adapters, or of up to 27. Those that
+    limit rates say little of the speed and count like any other.
     """
-    rows = [row for row in SUITES[suite] if row.name in ("FCFS", "VTC")]
+    rows = SUITES[suite]
     low, high = 0.5, 1.5
     while high - low > 1e-3:
         middle = (low + high) / 2

@@ -40,15 +40,17 @@ class Constants:
     """The fitted and borrowed numbers of the model, with the evidence for each.
 
     What is fitted was fitted on NVIDIA Dynamo's tables (A100-40, Qwen3-4B); a range is that of two
-    fits on disjoint rows (benchmarks/virtual-gpu.md).
+    fits, each on a part of the rows (benchmarks/virtual-gpu.md).
     """
 
     compute_efficiency: float = _known(
-        0.567, Evidence.FITTED, "0.54-0.57; A100 kernel profiles of microsoft/vidur: 0.66-0.73"
+        0.532, Evidence.FITTED, "0.53 in both; A100 kernel profiles of microsoft/vidur: 0.66-0.73"
     )
-    memory_efficiency: float = _known(0.841, Evidence.FITTED, "0.83-0.84")
+    memory_efficiency: float = _known(0.8359, Evidence.FITTED, "0.83-0.84")
     layer_latency_s: float = _known(
-        59.2e-6, Evidence.FITTED, "56-59 us; one-token GEMMs of an A100 layer take 62 us more"
+        62e-6,
+        Evidence.DERIVED,
+        "kernel profiles of microsoft/vidur: what one-token GEMMs of an A100 layer take more",
     )
     overlap_exponent: float = _known(
         2.2, Evidence.DERIVED, "A100 GEMM times of microsoft/vidur; 1.0-2.2 fit as well"
@@ -57,7 +59,7 @@ class Constants:
         0.16, Evidence.DERIVED, "H200 decode time against SM count, sglang-omni PR 1934: 0.14-0.19"
     )
     timeslice_tax: float = _known(
-        1.081, Evidence.FITTED, "1.08-1.10; nebuly-ai/nos (YOLOS, A100-80): 1.11"
+        1.086, Evidence.FITTED, "1.07-1.09; nebuly-ai/nos (YOLOS, A100-80): 1.11"
     )
     oversubscription: float = _known(
         1.19,
@@ -70,7 +72,7 @@ class Constants:
         "39 ms for 36 layers on one host, Project-HAMi/gpu-sharing-benchmarks",
     )
     front_end_s: float = _known(
-        0.037, Evidence.FITTED, "34-37 ms; it is that site's: HTTP, tokenizer, scheduling"
+        0.03225, Evidence.FITTED, "32-33 ms; it is that site's: HTTP, tokenizer, scheduling"
     )
 
 
