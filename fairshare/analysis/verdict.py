@@ -81,6 +81,8 @@ class Verdict:
     """The modes that are not told apart, best first."""
     without: tuple[str, ...] = ()
     """Modes of the same origin that have no such figure."""
+    impossible: bool = False
+    """Whether there is none because all that there were cannot be."""
     elsewhere: str = ""
     """Which mode wins at the scenario's other loads."""
 
@@ -181,6 +183,8 @@ class Verdict:
     @property
     def advice(self) -> str:
         """What makes it surer, or gets it at all; and which modes could not compete."""
+        if self.impossible:
+            return "no device can do what the figures say: the notes tell which, and why"
         if self.state is State.MISSING:
             return self.goal.missing
         absent = f"no such figure of {', '.join(self.without)}: {self.goal.missing}"
@@ -258,7 +262,7 @@ def _verdicts(goal: Goal, setting: Setting, cells: Sequence[CellAnalysis]) -> It
             without=_without(cells, {s.mode for s in rivals}, origin),
         )
     if not origins:
-        yield Verdict(goal, setting, State.MISSING)
+        yield Verdict(goal, setting, State.MISSING, impossible=any(_figures(goal, cells)))
 
 
 def _without(
@@ -275,12 +279,20 @@ def _without(
     return tuple(mode for mode in modes if mode not in ranked)
 
 
+def _competing(cells: Sequence[CellAnalysis]) -> list[CellAnalysis]:
+    return [cell for cell in cells if cell.result.key.mode is not Mode.EXCLUSIVE]
+
+
+def _figures(goal: Goal, cells: Sequence[CellAnalysis]) -> Iterator[bool]:
+    """Whether each cell has a figure, possible or not."""
+    return (goal.sample(cell) is not None for cell in _competing(cells))
+
+
 def _standings(goal: Goal, cells: Sequence[CellAnalysis]) -> list[Standing]:
     found: dict[tuple[str, Provenance], list[CellAnalysis]] = {}
-    for cell in cells:
-        if cell.result.key.mode is not Mode.EXCLUSIVE:
-            identity = (cell.result.mode_label, cell.result.provenance)
-            found.setdefault(identity, []).append(cell)
+    for cell in _competing(cells):
+        identity = (cell.result.mode_label, cell.result.provenance)
+        found.setdefault(identity, []).append(cell)
     made = []
     for (mode, provenance), own in found.items():
         marks = tuple(dict.fromkeys(mark for cell in own for mark in cell.marks))

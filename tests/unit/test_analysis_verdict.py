@@ -153,6 +153,9 @@ def test_impossible_figures_win_nothing() -> None:
     ]  # fmt: skip
     assert _line(cells, "Throughput").answer == "logical"
     assert _answer(cells).left_out == ("mps",)
+    alone = _line(_runs(Mode.MPS, (900, 900.1), marks=(Mark.IMPOSSIBLE,)), "Throughput")
+    assert alone.state is State.MISSING
+    assert "no device can do" in alone.advice
 
 
 def test_the_baseline_does_not_compete() -> None:
