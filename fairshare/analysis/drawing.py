@@ -160,8 +160,8 @@ def draw_curves(
     positive = frame[frame["seconds"] > 0]["seconds"]
     if len(positive) and positive.max() / positive.min() > 20:
         axes.set_xscale("log")
-        few = positive.max() / positive.min() < 200
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
+        few = positive.max() / positive.min() < 200  # more do not fit beside each other
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3) if few else (1,)))
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_ylim(0, 101)
