@@ -27,7 +27,7 @@ def predicted() -> dict[rows.Row, rows.Figures]:
 
 @pytest.mark.parametrize(("split", "held"), [("A", 11), ("B", 7)])
 def test_held_out_rows_are_within_the_stated_errors(split: str, held: int) -> None:
-    """Rows that were not fitted: tokens/s within 3 %, ITL within 5 %, TTFT within 16.5 %."""
+    """Rows not fitted: tokens/s within 3 %, ITL 5 %, TTFT 15 % where no cache was warm."""
     fit = yaml.safe_load(FITS.read_text(encoding="utf-8"))[split]
     constants = replace(PUBLISHED, **fit["constants"])
     found, measured = rows.simulated(constants, fit["scatter"]), rows.published()
@@ -36,6 +36,8 @@ def test_held_out_rows_are_within_the_stated_errors(split: str, held: int) -> No
     assert len(held_out) == held
     assert mean(abs(each.tok_s) for each in off.values()) < 0.03
     assert mean(abs(each.itl_ms) for each in off.values()) < 0.05
+    cold = [each for row, each in off.items() if row not in rows.warm()]
+    assert mean(abs(each.ttft_ms) for each in cold) < 0.15
     assert mean(abs(each.ttft_ms) for each in off.values()) < 0.165
 
 

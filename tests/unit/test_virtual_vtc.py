@@ -15,15 +15,14 @@ SPEEDS = {"overload": 0.984, "real": 0.918}
 )
 @pytest.mark.parametrize(("suite", "speed"), SPEEDS.items())
 def test_the_order_of_schedulers_is_the_published_one(suite: str, speed: float) -> None:
-    """Mean service differences rank alike, and one device's are near the published ones."""
+    """Mean service differences rank alike, and those of FCFS and VTC are within 15 %."""
     rows = [row for row in vtc.SUITES[suite] if row.measured is None]
     was = [vtc.published(row) for row in rows]
-    now = [vtc.simulated(row, vtc.scaled(speed)) for row in rows]
+    now = [vtc.typical(row, speed) for row in rows]
     assert [wrong for wrong in vtc.misplaced(rows, was, now) if "d_mean" in wrong] == []
     for row, there, here in zip(rows, was, now, strict=True):
         if row.name != "LCF":
-            near = 0.25 if suite == "overload" else 0.15  # the mean of nine devices: 0.15
-            assert here.d_mean == pytest.approx(there.d_mean, rel=near)
+            assert here.d_mean == pytest.approx(there.d_mean, rel=0.15)
         assert here.tokens_per_s == pytest.approx(there.tokens_per_s, rel=0.03)
 
 
